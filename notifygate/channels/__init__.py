@@ -1,0 +1,73 @@
+"""Channels: how a message leaves the house. One file a driver.
+
+A channel takes a batch of hand-offs and yields one outcome for each, in order, as soon as it is known. It
+pulls the next hand-off only when it is about to hand it to the provider: what was never pulled was
+certainly never sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from notifygate.address import Channel
+from notifygate.message import Result as Result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandOff:
+    """One message on its way to a provider. `to` is as the application typed it, ready to be delivered to."""
+
+    message_id: str
+    attempt_id: str
+    channel: Channel
+    to: str = field(repr=False)
+    sender: str
+    subject: str | None = field(default=None, repr=False)
+    text: str = field(repr=False)
+    html: str | None = field(default=None, repr=False)
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandOffOutcome:
+    """What became of one hand-off.
+
+    * `accepted`: the provider took responsibility; `provider_id` is its name for the message, if it gave one.
+    * `rejected`: definitely not accepted, and trying again cannot help.
+    * `failed`: definitely not accepted, but a later attempt may be; not before `retry_after`, if given.
+    * `in_doubt`: it may have been accepted.
+
+    `detail` is a short code for the log, such as `smtp 451` or `connection refused`: never an address, never
+    the provider's own sentence, which may quote one.
+    """
+
+    result: Result
+    detail: str = ""
+    provider_id: str | None = None
+    retry_after: timedelta | None = None
+
+
+class ChannelDriver(Protocol):
+    """What every driver offers. Drivers are shared by the threads of a process."""
+
+    def send(self, batch: Iterable[HandOff]) -> Iterator[HandOffOutcome]:
+        """Hand over each message and yield its outcome, in the order of the batch.
+
+        Every fault of provider or network is an outcome. An exception means a bug: the hand-off last pulled
+        counts as in doubt.
+        """
+        ...
+
+    def check(self) -> str:
+        """Try whether the provider can be reached, sending nothing; return a line that says what was found.
+
+        Raises `ChannelError` that says what is wrong and what would be right.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back connections and files."""
+        ...

@@ -1,0 +1,246 @@
+"""Handing reserved messages to the providers, and recording what became of them.
+
+DESIGN.md sections 7.3 and 7.4. Providers are called outside any transaction. Only this module calls a channel.
+"""
+
+from __future__ import annotations
+
+import html
+import logging
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from notifygate.address import Channel
+from notifygate.channels import ChannelDriver, HandOff, HandOffOutcome
+from notifygate.config import Config
+from notifygate.ledger import journal, messages, purchases
+from notifygate.ledger.database import Ledger
+from notifygate.ledger.messages import Reservation, StoredMessage
+from notifygate.message import Result, Status
+from notifygate.policy import PurposeClass
+
+logger = logging.getLogger(__name__)
+
+# Outcomes are recorded in groups, so that a batch costs few commits, but soon, so that a crash leaves few in doubt.
+_RECORD_AT_MOST = 50
+_RECORD_AFTER_S = 0.5
+
+_IN_DOUBT_AFTER_FAULT = HandOffOutcome(result=Result.IN_DOUBT, detail="the driver broke off")
+_LEASE_RAN_OUT = HandOffOutcome(result=Result.IN_DOUBT, detail="lease ran out")
+_NOT_HANDED_OVER = HandOffOutcome(result=Result.FAILED, detail="not handed over in time")
+
+
+class Delivery:
+    """Hands messages to the channel drivers. One a process; safe to share between threads."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        config: Config,
+        drivers: Mapping[Channel, ChannelDriver],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._ledger = ledger
+        self._config = config
+        self._drivers = drivers
+        self._clock = clock
+
+    def deliver(self, reservations: Sequence[Reservation]) -> None:
+        """Hand over each reserved message once, and record each outcome.
+
+        Raises `LedgerError` where outcomes cannot be recorded: their leases then run out, into doubt.
+        """
+        orders = self._orders(reservations)
+        for channel in sorted({reservation.message.channel for reservation in reservations}):
+            batch = [one for one in reservations if one.message.channel is channel]
+            ended: list[tuple[Reservation, HandOffOutcome]] = []
+            recorded_at = time.monotonic()
+            for pair in self._hand_off(self._drivers[channel], batch, orders):
+                ended.append(pair)
+                is_time = time.monotonic() - recorded_at > _RECORD_AFTER_S
+                if len(ended) >= _RECORD_AT_MOST or is_time:
+                    self._record(ended)
+                    ended, recorded_at = [], time.monotonic()
+            self._record(ended)
+
+    def expire_leases(self, limit: int = 500) -> int:
+        """Put in doubt what was reserved and never recorded; return how many."""
+
+        def expire(conn: sa.Connection) -> int:
+            now = self._clock()
+            expired = messages.expired_leases(conn, now, limit)
+            for attempt_id, message in expired:
+                self._record_one(conn, attempt_id, message, _LEASE_RAN_OUT, now)
+            return len(expired)
+
+        return self._ledger.transact(expire)
+
+    def _hand_off(
+        self, driver: ChannelDriver, batch: Sequence[Reservation], orders: Mapping[str, tuple[str, str]]
+    ) -> Iterator[tuple[Reservation, HandOffOutcome]]:
+        pulled: list[Reservation] = []
+
+        def hand_offs() -> Iterator[HandOff]:
+            for reservation in batch:
+                # INVARIANT(no hand-off after the lease): by then others count the message as in doubt.
+                if self._clock() >= reservation.lease_until:
+                    return
+                pulled.append(reservation)
+                yield self._compose(reservation, orders)
+
+        done = 0
+        try:
+            for outcome in driver.send(hand_offs()):
+                yield pulled[done], outcome
+                done += 1
+        except Exception as error:
+            # A driver that raises has a bug. What it may have sent is in doubt; the rest was not sent.
+            logger.exception("channel_driver_raised", extra={"error": type(error).__name__})
+        for reservation in batch[done:]:
+            yield reservation, (_IN_DOUBT_AFTER_FAULT if reservation in pulled else _NOT_HANDED_OVER)
+
+    def _compose(self, reservation: Reservation, orders: Mapping[str, tuple[str, str]]) -> HandOff:
+        message = reservation.message
+        settings = self._config.settings
+        to = message.deliver_to if message.channel is Channel.EMAIL else message.address
+        text, html_text = message.text or "", message.html
+        order = orders.get(message.purchase_id or "")
+        if order is not None:
+            text, html_text = self._with_footer(message, *order)
+        return HandOff(
+            message_id=message.message_id,
+            attempt_id=reservation.attempt_id,
+            channel=message.channel,
+            to=to or "",
+            sender=settings.sender(message.merchant, message.channel) or "",
+            subject=message.subject,
+            text=text,
+            html=html_text,
+            at=self._clock(),
+        )
+
+    def _with_footer(self, message: StoredMessage, seller: str, order: str) -> tuple[str, str | None]:
+        """Say who asks, who sold, and what: one line, added where the text does not hold all three."""
+        merchants = self._config.policy.merchants
+        named = {
+            "merchant": merchants[message.merchant].name,
+            "seller": merchants[seller].name if seller in merchants else seller,
+            "order": order,
+        }
+        text, rich = message.text or "", message.html
+        line = self._config.settings.footer(message.language).format(**named)
+        if not _holds_all(text, named.values()):
+            text = f"{text.rstrip()}\n\n{line}"
+        if rich is not None and not _holds_all(html.unescape(rich), named.values()):
+            paragraph = f"<p>{html.escape(line)}</p>"
+            body, closing, rest = rich.rpartition("</body>")
+            rich = f"{body}{paragraph}{closing}{rest}" if closing else f"{rich}{paragraph}"
+        return text, rich
+
+    def _orders(self, reservations: Sequence[Reservation]) -> Mapping[str, tuple[str, str]]:
+        wanted = {
+            one.message.purchase_id
+            for one in reservations
+            if one.message.purchase_id and one.message.purpose_class is PurposeClass.REVIEW
+        }
+        if not wanted:
+            return {}
+        with self._ledger.read() as conn:
+            return purchases.order_ids(conn, wanted)
+
+    def _record(self, ended: Sequence[tuple[Reservation, HandOffOutcome]]) -> None:
+        if not ended:
+            return
+
+        def record(conn: sa.Connection) -> None:
+            now = self._clock()
+            # In one order for all, so that nobody waits in a ring.
+            for reservation, outcome in sorted(ended, key=lambda pair: pair[0].message.message_id):
+                self._record_one(conn, reservation.attempt_id, reservation.message, outcome, now)
+
+        self._ledger.transact(record)
+
+    def _record_one(
+        self,
+        conn: sa.Connection,
+        attempt_id: str,
+        message: StoredMessage,
+        outcome: HandOffOutcome,
+        now: datetime,
+    ) -> None:
+        purpose = self._config.policy.purposes.get(message.purpose)
+        resend = purpose is not None and purpose.on_doubt == "resend"
+        holds = outcome.result is Result.ACCEPTED or (outcome.result is Result.IN_DOUBT and not resend)
+        was_open = messages.end_attempt(
+            conn,
+            attempt_id,
+            outcome.result,
+            detail=outcome.detail,
+            provider_id=outcome.provider_id,
+            now=now,
+            blocks=holds,
+        )
+        journal.append(conn, [_entry(attempt_id, message, outcome, now)])
+        if not was_open:
+            return
+        if outcome.result in (Result.REJECTED, Result.FAILED):
+            purchases.release_asks(conn, [attempt_id])
+        messages.set_status(conn, [self._status_after(message, outcome, now, resend=resend)])
+
+    def _status_after(
+        self, message: StoredMessage, outcome: HandOffOutcome, now: datetime, *, resend: bool
+    ) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "id": message.message_id,
+            "reason": outcome.detail or None,
+            "due_at": message.due_at,
+            "sweep_at": message.sweep_at,
+            "attempts": message.attempts,
+        }
+        if outcome.result is Result.ACCEPTED:
+            return row | {"status": Status.SENT.value, "reason": None}
+        if outcome.result is Result.IN_DOUBT and not resend:
+            return row | {"status": Status.IN_DOUBT.value}
+        delivery = self._config.settings.delivery
+        if outcome.result is Result.REJECTED or message.attempts >= delivery.max_attempts:
+            ended = Status.IN_DOUBT if outcome.result is Result.IN_DOUBT else Status.FAILED
+            return row | {"status": ended.value}
+        again_at = now + self._back_off(message.attempts, outcome.retry_after)
+        return row | {"status": Status.QUEUED.value, "due_at": again_at, "sweep_at": again_at}
+
+    def _back_off(self, attempts: int, at_least: timedelta | None) -> timedelta:
+        """How long to wait after so many attempts: doubling, with up to a fifth more so that crowds disperse."""
+        delivery = self._config.settings.delivery
+        doubled: timedelta = min(delivery.retry_after * 2 ** min(attempts - 1, 30), delivery.retry_at_most)
+        return max(doubled * random.uniform(1.0, 1.2), at_least or timedelta(0))
+
+
+def _holds_all(text: str, names: Iterable[str]) -> bool:
+    folded = text.casefold()
+    return all(name.casefold() in folded for name in names)
+
+
+def _entry(attempt_id: str, message: StoredMessage, outcome: HandOffOutcome, now: datetime) -> journal.Row:
+    return journal.Row(
+        kind=journal.Kind.ATTEMPT,
+        at=now,
+        message_id=message.message_id,
+        contact_point_id=message.contact_point_id,
+        purchase_id=message.purchase_id,
+        merchant=message.merchant,
+        purpose=message.purpose,
+        channel=message.channel.value,
+        outcome=outcome.result.value,
+        reason=outcome.detail or None,
+        body={
+            "attempt_id": attempt_id,
+            "number": message.attempts,
+            "detail": outcome.detail,
+            "provider_id": outcome.provider_id,
+        },
+    )

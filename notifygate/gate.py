@@ -1,0 +1,299 @@
+"""The gate: lock the persons concerned, see what is known, evaluate, and write decision and reservation together.
+
+DESIGN.md section 7.2. Everything for one batch happens in one transaction, before any provider is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from notifygate.decision import Decision, Outcome
+from notifygate.ids import new_id
+from notifygate.intake import Prepared
+from notifygate.ledger import journal, messages, people, purchases, snapshots
+from notifygate.ledger.database import Ledger, LedgerConflict
+from notifygate.ledger.messages import Reservation, StoredMessage
+from notifygate.message import Status
+from notifygate.policy import Policy, PurposeClass
+from notifygate.rules import evaluate
+from notifygate.snapshot import Ask, Handover, PurchaseFacts, Request
+
+_UNSAVED = "unsaved"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """What became of a batch: how many messages were decided, and the reservations granted."""
+
+    count: int
+    reservations: tuple[Reservation, ...]
+
+
+class Gate:
+    """Decides messages under one policy. Holds no state of its own but whether the ledger knows the policy."""
+
+    def __init__(
+        self, ledger: Ledger, policy: Policy, clock: Callable[[], datetime], *, lease: timedelta
+    ) -> None:
+        self._ledger = ledger
+        self._policy = policy
+        self._clock = clock
+        self._lease = lease
+        self._policy_is_known = False
+
+    def decide(self, message_ids: Sequence[str]) -> Decided:
+        """Decide those of the messages that are due, and reserve what is allowed.
+
+        Raises `LedgerError` where the ledger cannot be used; then nothing was decided.
+        """
+        decided = self._ledger.transact(lambda conn: self._decide(conn, message_ids))
+        self._policy_is_known = self._policy_is_known or decided.count > 0
+        return decided
+
+    def check(self, prepared: Prepared) -> Decision:
+        """Say what would be decided now, recording nothing."""
+        now = self._clock()
+        fingerprints = self._ledger.fingerprints
+        with self._ledger.read() as conn:
+            person = people.person_by_mailbox(conn, fingerprints, prepared.point)
+            point_id = people.find(conn, fingerprints, prepared.point)
+            view = snapshots.PersonView()
+            if person is not None:
+                since = now - self._policy.horizon
+                view = snapshots.load(conn, [person], since=since, now=now)[person]
+            purchase = _would_be_known(conn, prepared, now)
+        request = _request_of_unsaved(prepared, point_id or _UNSAVED, now)
+        return evaluate(request, view.snapshot(purchase), self._policy, now)
+
+    def _decide(self, conn: sa.Connection, message_ids: Sequence[str]) -> Decided:
+        now = self._clock()
+        claimed = messages.claim(conn, message_ids, now)
+        if not claimed:
+            return Decided(count=0, reservations=())
+        if not self._policy_is_known:
+            journal.know_policy(conn, self._policy, now)
+        batch = self._lock_and_load(conn, claimed, now)
+        for message in claimed:
+            batch.decide(message)
+        batch.write(conn)
+        return Decided(count=len(claimed), reservations=tuple(batch.reservations))
+
+    def _lock_and_load(self, conn: sa.Connection, claimed: Sequence[StoredMessage], now: datetime) -> _Batch:
+        points = {message.contact_point_id for message in claimed}
+        names = {message.purchase_name_id for message in claimed if message.purchase_name_id}
+        # INVARIANT(lock before looking): persons, then purchases, each in sorted order, before their snapshot.
+        person_of = people.persons_of(conn, points)
+        people.lock(conn, set(person_of.values()))
+        if people.persons_of(conn, points) != person_of:
+            raise LedgerConflict("a person was joined with another just now")
+        purchase_of = purchases.by_name_ids(conn, names)
+        purchases.lock(conn, set(purchase_of.values()))
+        if purchases.by_name_ids(conn, names) != purchase_of:
+            raise LedgerConflict("a purchase was joined with another just now")
+        purchase_ids = set(purchase_of.values())
+        since = now - self._policy.horizon
+        return _Batch(
+            policy=self._policy,
+            now=now,
+            lease_until=now + self._lease,
+            person_of=person_of,
+            purchase_of=purchase_of,
+            views=snapshots.load(conn, set(person_of.values()), since=since, now=now),
+            purchases=purchases.facts(conn, purchase_ids),
+            slots={key: iter(free) for key, free in purchases.free_slots(conn, purchase_ids).items()},
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class _Batch:
+    """A batch under decision: what is known, with what the batch itself has granted so far, and what to write."""
+
+    policy: Policy
+    now: datetime
+    lease_until: datetime
+    person_of: dict[str, str]
+    purchase_of: dict[str, str]
+    views: dict[str, snapshots.PersonView]
+    purchases: dict[str, PurchaseFacts]
+    slots: dict[str, Iterator[int]]
+    reservations: list[Reservation] = field(default_factory=list)
+    asks: list[dict[str, Any]] = field(default_factory=list)
+    statuses: list[dict[str, Any]] = field(default_factory=list)
+    entries: list[journal.Row] = field(default_factory=list)
+
+    def decide(self, message: StoredMessage) -> None:
+        view = self.views[self.person_of[message.contact_point_id]]
+        purchase_id = self.purchase_of[message.purchase_name_id] if message.purchase_name_id else None
+        purchase = self.purchases[purchase_id] if purchase_id else None
+        decision = evaluate(_request(message), view.snapshot(purchase), self.policy, self.now)
+        attempt_id = None
+        if decision.outcome is Outcome.ALLOW:
+            attempt_id = self._grant(message, view, purchase)
+        self.statuses.append(_status_after(message, decision))
+        self.entries.append(_entry(message, decision, purchase_id, attempt_id))
+
+    def write(self, conn: sa.Connection) -> None:
+        # INVARIANT(reserve, then send): decision and reservation commit together, and before any hand-off.
+        messages.reserve(conn, self.reservations)
+        purchases.add_asks(conn, self.asks)
+        messages.set_status(conn, self.statuses)
+        journal.append(conn, self.entries)
+
+    def _grant(
+        self, message: StoredMessage, view: snapshots.PersonView, purchase: PurchaseFacts | None
+    ) -> str:
+        attempt_id = new_id("att")
+        self.reservations.append(
+            Reservation(
+                attempt_id=attempt_id,
+                message=replace(message, attempts=message.attempts + 1),
+                reserved_at=self.now,
+                lease_until=self.lease_until,
+            )
+        )
+        view.handovers.append(
+            Handover(
+                message_id=message.message_id,
+                merchant=message.merchant,
+                purpose=message.purpose,
+                purpose_class=message.purpose_class,
+                channel=message.channel.value,
+                dedupe_key=message.dedupe_key,
+                at=self.now,
+            )
+        )
+        asks = self.policy.purposes[message.purpose].purpose_class is PurposeClass.REVIEW
+        if purchase is not None and asks:
+            self._grant_ask(message, view, purchase, attempt_id)
+        return attempt_id
+
+    def _grant_ask(
+        self,
+        message: StoredMessage,
+        view: snapshots.PersonView,
+        purchase: PurchaseFacts,
+        attempt_id: str,
+    ) -> None:
+        ask = Ask(ask_id=new_id("ask"), by=message.merchant, at=self.now, message_id=message.message_id)
+        view.asks.append(ask)
+        self.purchases[purchase.purchase_id] = replace(purchase, asks=(*purchase.asks, ask))
+        self.asks.append(
+            {
+                "ask_id": ask.ask_id,
+                "purchase_id": purchase.purchase_id,
+                "slot": next(self.slots[purchase.purchase_id]),
+                "by": ask.by,
+                "asked_at": ask.at,
+                "message_id": message.message_id,
+                "attempt_id": attempt_id,
+                "contact_point_id": message.contact_point_id,
+            }
+        )
+
+
+def _status_after(message: StoredMessage, decision: Decision) -> dict[str, Any]:
+    row = {
+        "id": message.message_id,
+        "status": Status.DENIED.value,
+        "reason": decision.reason,
+        "due_at": message.due_at,
+        "sweep_at": message.sweep_at,
+        "attempts": message.attempts,
+    }
+    if decision.outcome is Outcome.ALLOW:
+        return row | {"status": Status.SENDING.value, "attempts": message.attempts + 1}
+    if decision.until is not None:
+        return row | {"status": Status.DEFERRED.value, "due_at": decision.until, "sweep_at": decision.until}
+    if all(finding.rule == "expiry" for finding in decision.determining):
+        return row | {"status": Status.EXPIRED.value}
+    return row
+
+
+def _entry(
+    message: StoredMessage, decision: Decision, purchase_id: str | None, attempt_id: str | None
+) -> journal.Row:
+    shown = decision.to_json()
+    return journal.Row(
+        kind=journal.Kind.DECISION,
+        at=decision.at,
+        message_id=message.message_id,
+        contact_point_id=message.contact_point_id,
+        purchase_id=purchase_id,
+        merchant=message.merchant,
+        purpose=message.purpose,
+        channel=message.channel.value,
+        outcome=decision.outcome.value,
+        reason=decision.reason,
+        policy=decision.policy,
+        body=shown | {"attempt_id": attempt_id},
+    )
+
+
+def _request(message: StoredMessage) -> Request:
+    texts = (message.subject, message.text, message.html)
+    is_searched = message.purpose_class is PurposeClass.SERVICE
+    return Request(
+        message_id=message.message_id,
+        merchant=message.merchant,
+        purpose=message.purpose,
+        role=message.role,
+        channel=message.channel.value,
+        contact_point_id=message.contact_point_id,
+        dedupe_key=message.dedupe_key,
+        submitted_at=message.submitted_at,
+        send_after=message.send_after,
+        expires_at=message.expires_at,
+        timezone=message.timezone,
+        country=message.country,
+        zones=message.zones,
+        text="\n".join(text for text in texts if text) if is_searched else "",
+    )
+
+
+def _request_of_unsaved(prepared: Prepared, contact_point_id: str, now: datetime) -> Request:
+    message, content = prepared.message, prepared.message.content
+    texts = (getattr(content, "subject", None), content.text, getattr(content, "html", None))
+    return Request(
+        message_id=_UNSAVED,
+        merchant=message.merchant,
+        purpose=message.purpose,
+        role=message.role,
+        channel=prepared.point.channel.value,
+        contact_point_id=contact_point_id,
+        dedupe_key=prepared.dedupe_key,
+        submitted_at=now,
+        send_after=message.send_after,
+        expires_at=message.expires_at,
+        timezone=message.timezone,
+        country=prepared.point.country,
+        zones=prepared.point.zones,
+        text="\n".join(text for text in texts if text),
+    )
+
+
+def _would_be_known(conn: sa.Connection, prepared: Prepared, now: datetime) -> PurchaseFacts | None:
+    """The purchase as it would be known once the message were submitted."""
+    told = prepared.message.purchase
+    if told is None:
+        return None
+    name = (told.seller, told.order_id)
+    found = purchases.find_names(conn, [name]).get(name)
+    if found is None:
+        return PurchaseFacts(
+            purchase_id=_UNSAVED,
+            seller=told.seller,
+            known_since=now,
+            purchased_at=told.purchased_at,
+            delivered_at=told.delivered_at,
+        )
+    facts = purchases.facts(conn, [found[1]])[found[1]]
+    return replace(
+        facts,
+        purchased_at=facts.purchased_at or told.purchased_at,
+        delivered_at=facts.delivered_at or told.delivered_at,
+    )

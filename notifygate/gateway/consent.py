@@ -1,0 +1,276 @@
+"""`gate.consent`: recording what people allow and refuse, and asking where they stand."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from notifygate.address import ContactPoint
+from notifygate.consent import ConsentEvent, Effective, Query, State, check_event, effective, recorded_by
+from notifygate.errors import InvalidConsent, NotFound
+from notifygate.ids import new_id
+from notifygate.ledger import consents, journal, people
+from notifygate.message import check_aware
+from notifygate.policy import ANY
+from notifygate.runtime import Runtime
+
+_STORED = tuple(field.name for field in fields(ConsentEvent) if field.name != "contact_point")
+# What goes into the ledger row. Free texts stay in the consent event: a reader may have typed an address there.
+_LOGGED = ("event_id", "state", "party", "channel", "purpose", "basis", "includes_service", "invalidates")
+_BASIS = {State.GRANTED: "consent", State.SOFT_OPT_IN: "existing customer"}
+
+
+class ConsentBook:
+    """Consent events of all contact points. Obtained as `gate.consent`."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def record(self, event: ConsentEvent) -> str:
+        """Write one event; return its id. It holds for every decision made from now on.
+
+        `occurred_at` defaults to now, and a permission's `channel` must be that of the contact point. `event_id`
+        and `recorded_at` are given by the ledger. Raises `InvalidConsent` naming the field, `InvalidContactPoint`,
+        and `NotFound` for an `invalidates` that is no known permission.
+        """
+        runtime = self._runtime
+        point = self._parse(event.contact_point)
+        if event.event_id is not None:
+            raise InvalidConsent("event_id", "is given by the ledger; leave it out")
+
+        def write(conn: sa.Connection) -> str:
+            now = runtime.clock()
+            if event.recorded_at not in (None, now):
+                raise InvalidConsent(
+                    "recorded_at", "is the moment of recording, given by the ledger; leave it out"
+                )
+            if event.state is State.INVALIDATED:
+                return self._invalidate(conn, event, point, now)
+            check_event(event, point, runtime.config.policy)
+            return self._write(conn, event, point, now)
+
+        return runtime.ledger.transact(write)
+
+    def grant(
+        self,
+        contact_point: ContactPoint | str,
+        *,
+        party: str,
+        purpose: str,
+        channel: str | None = None,
+        **details: Any,
+    ) -> str:
+        """Record express consent, given to one merchant or group for one purpose; return the event's id.
+
+        `channel` is that of the contact point. `details` are the other fields of `ConsentEvent`: keep at least
+        `evidence`, `source` and `notice_version`, which are what proves it. Raises as `record` does.
+        """
+        return self._permit(State.GRANTED, contact_point, party, purpose, channel, details)
+
+    def soft_opt_in(
+        self,
+        contact_point: ContactPoint | str,
+        *,
+        party: str,
+        purpose: str,
+        sale_ref: str,
+        opt_out_offered: bool,
+        channel: str | None = None,
+        **details: Any,
+    ) -> str:
+        """Record that a customer was told at a sale that they would be written to, and could opt out.
+
+        Source: ePrivacy Directive 2002/58/EC, Art. 13(2). Raises as `record` does.
+        """
+        proof = {"sale_ref": sale_ref, "opt_out_offered": opt_out_offered}
+        return self._permit(State.SOFT_OPT_IN, contact_point, party, purpose, channel, proof | details)
+
+    def withdraw(
+        self,
+        contact_point: ContactPoint | str,
+        *,
+        party: str = ANY,
+        channel: str = ANY,
+        purpose: str = ANY,
+        **details: Any,
+    ) -> str:
+        """Record that consent was withdrawn, for everything unless narrowed; return the event's id."""
+        return self._refuse(State.WITHDRAWN, contact_point, party, channel, purpose, details)
+
+    def object(
+        self,
+        contact_point: ContactPoint | str,
+        *,
+        party: str = ANY,
+        channel: str = ANY,
+        purpose: str = ANY,
+        **details: Any,
+    ) -> str:
+        """Record an objection (GDPR Art. 21), to everything unless narrowed; return the event's id."""
+        return self._refuse(State.OBJECTED, contact_point, party, channel, purpose, details)
+
+    def refuse(
+        self,
+        contact_point: ContactPoint | str,
+        *,
+        party: str = ANY,
+        channel: str = ANY,
+        purpose: str = ANY,
+        **details: Any,
+    ) -> str:
+        """Record that the person declined when asked (the no-thanks list); return the event's id."""
+        return self._refuse(State.REFUSED, contact_point, party, channel, purpose, details)
+
+    def invalidate(self, event_id: str, **details: Any) -> str:
+        """Void a permission that should never have been written, from now on; return the new event's id.
+
+        Raises `NotFound` for an id that is no permission.
+        """
+        runtime = self._runtime
+        with runtime.ledger.read() as conn:
+            found = consents.get(conn, event_id)
+            point = people.point(conn, found["contact_point_id"]) if found else None
+        if point is None:
+            raise NotFound(f"no consent event {event_id!r}")
+        return self.record(
+            ConsentEvent(state=State.INVALIDATED, contact_point=str(point), invalidates=event_id, **details)
+        )
+
+    def history(self, contact_point: ContactPoint | str) -> tuple[ConsentEvent, ...]:
+        """All events of the person whom a contact point belongs to, in the order they were recorded."""
+        point = self._parse(contact_point)
+        with self._runtime.ledger.read() as conn:
+            person = people.person_by_mailbox(conn, self._runtime.ledger.fingerprints, point)
+            points = people.points_of(conn, [person]) if person else []
+            shown = {known.contact_point_id: str(known) for known in points}
+            return tuple(
+                ConsentEvent(
+                    contact_point=shown[row["contact_point_id"]], **{name: row[name] for name in _STORED}
+                )
+                for row in consents.history(conn, shown)
+            )
+
+    def effective(
+        self,
+        contact_point: ContactPoint | str,
+        *,
+        merchant: str,
+        purpose: str,
+        channel: str | None = None,
+        at: datetime | None = None,
+    ) -> Effective:
+        """Whether a merchant has permission to write to a contact point for a purpose, and by which event.
+
+        `channel` is that of the contact point. With `at`, the answer is the one that was right then: by what had
+        been recorded by then. Raises `InvalidConsent` for a merchant or purpose that is not in the config.
+        """
+        runtime, point = self._runtime, self._parse(contact_point)
+        policy = runtime.config.policy
+        if merchant not in policy.merchants:
+            raise InvalidConsent("merchant", f"no merchant {merchant!r} in the config")
+        if purpose not in policy.purposes:
+            raise InvalidConsent("purpose", f"no purpose {purpose!r} in the config")
+        when = check_aware("at", at) or runtime.clock()
+        with runtime.ledger.read() as conn:
+            fingerprints = runtime.ledger.fingerprints
+            person = people.person_by_mailbox(conn, fingerprints, point)
+            point_id = people.find(conn, fingerprints, point)
+            ids = [known.contact_point_id for known in people.points_of(conn, [person])] if person else []
+            records = [record for found in consents.records_of(conn, ids).values() for record in found]
+        query = Query(
+            contact_point_id=point_id or "unknown",
+            merchant=merchant,
+            channel=channel or point.channel,
+            purpose=purpose,
+        )
+        return effective(records if at is None else recorded_by(records, when), query, policy, when)
+
+    def _permit(
+        self,
+        state: State,
+        contact_point: ContactPoint | str,
+        party: str,
+        purpose: str,
+        channel: str | None,
+        details: dict[str, Any],
+    ) -> str:
+        point = self._parse(contact_point)
+        return self.record(
+            ConsentEvent(
+                state=state,
+                contact_point=point,
+                party=party,
+                channel=channel or point.channel.value,
+                purpose=purpose,
+                **{"basis": _BASIS[state]} | details,
+            )
+        )
+
+    def _refuse(
+        self,
+        state: State,
+        contact_point: ContactPoint | str,
+        party: str,
+        channel: str,
+        purpose: str,
+        details: dict[str, Any],
+    ) -> str:
+        return self.record(
+            ConsentEvent(
+                state=state,
+                contact_point=contact_point,
+                party=party,
+                channel=channel,
+                purpose=purpose,
+                **details,
+            )
+        )
+
+    def _invalidate(
+        self, conn: sa.Connection, event: ConsentEvent, point: ContactPoint, now: datetime
+    ) -> str:
+        check_event(event, point, self._runtime.config.policy)
+        found = consents.get(conn, event.invalidates or "")
+        if found is None or found["state"] not in (State.GRANTED, State.SOFT_OPT_IN):
+            raise NotFound(f"no permission {event.invalidates!r} that could be void")
+        scope = {name: found[name] for name in ("party", "channel", "purpose")}
+        return self._write(conn, replace(event, **scope), point, now)
+
+    def _write(self, conn: sa.Connection, event: ConsentEvent, point: ContactPoint, now: datetime) -> str:
+        fingerprints = self._runtime.ledger.fingerprints
+        point_id = people.ensure(conn, fingerprints, [point], now)[point]
+        # A decision about this person is made either wholly before this event or wholly after it.
+        people.lock(conn, [people.persons_of(conn, [point_id])[point_id]])
+        return append_event(conn, event, point_id, now)
+
+    def _parse(self, contact_point: ContactPoint | str) -> ContactPoint:
+        region = self._runtime.config.settings.gateway.default_region
+        return ContactPoint.parse(contact_point, region=region)
+
+
+def append_event(conn: sa.Connection, event: ConsentEvent, contact_point_id: str, now: datetime) -> str:
+    """Write an event that was found to be in order, recorded `now`, and its ledger row; return its id."""
+    event = replace(event, event_id=new_id("evt"), recorded_at=now, occurred_at=event.occurred_at or now)
+    row = {name: getattr(event, name) for name in _STORED} | {"state": str(event.state)}
+    consents.insert(conn, [row | {"contact_point_id": contact_point_id}])
+    journal.append(
+        conn,
+        [
+            journal.Row(
+                kind=journal.Kind.CONSENT,
+                at=now,
+                contact_point_id=contact_point_id,
+                merchant=None if event.party == ANY else event.party,
+                purpose=None if event.purpose == ANY else event.purpose,
+                channel=None if event.channel == ANY else event.channel,
+                outcome=str(event.state),
+                body={name: row[name] for name in _LOGGED}
+                | {"occurred_at": row["occurred_at"].isoformat()}
+                | {"expires_at": event.expires_at.isoformat() if event.expires_at else None},
+            )
+        ],
+    )
+    return str(event.event_id)

@@ -1,0 +1,161 @@
+"""`gate.people`: which contact points belong to one human."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from notifygate.address import ContactPoint
+from notifygate.consent import REFUSALS, ConsentEvent
+from notifygate.errors import InvalidMessage, NotFound
+from notifygate.gateway.consent import append_event
+from notifygate.ledger import consents, journal, people
+from notifygate.ledger.database import LedgerConflict
+from notifygate.runtime import Runtime
+
+_NOT_COPIED = ("contact_point", "event_id", "recorded_at", "source")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """A person: `contact_points` such as `email:anna@example.dk`, oldest first. Iterates over them."""
+
+    person_id: str | None
+    contact_points: tuple[str, ...] = field(repr=False)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.contact_points)
+
+    def __len__(self) -> int:
+        return len(self.contact_points)
+
+    def __contains__(self, contact_point: object) -> bool:
+        return str(contact_point) in self.contact_points
+
+
+class People:
+    """Who is who. Obtained as `gate.people`. Two contact points not known to be linked are two persons."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def of(self, contact_point: ContactPoint | str) -> Person:
+        """The person behind a contact point. One never seen before is a person of that one contact point."""
+        point = self._parse(contact_point)
+        with self._runtime.ledger.read() as conn:
+            person_id = people.person_by_mailbox(conn, self._runtime.ledger.fingerprints, point)
+            known = people.points_of(conn, [person_id]) if person_id else []
+        shown = [str(one) for one in known]
+        if str(point) not in shown:
+            shown.append(str(point))
+        return Person(person_id=person_id, contact_points=tuple(shown))
+
+    def link(self, a: ContactPoint | str, b: ContactPoint | str, evidence: str) -> Person:
+        """Record that two contact points belong to one human; return the person that they are now.
+
+        `evidence` says how that is known. From now on refusals, suppressions by erasure, caps, duplicates and asks
+        count for both; permissions stay with the contact point that they were given for.
+        """
+        one, other = self._parse(a), self._parse(b)
+        if not evidence.strip():
+            raise InvalidMessage("evidence", "say how it is known that both belong to one person")
+        runtime = self._runtime
+
+        def write(conn: sa.Connection) -> None:
+            now = runtime.clock()
+            points = people.ensure(conn, runtime.ledger.fingerprints, [one, other], now)
+            person_of = self._lock(conn, [points[one], points[other]])
+            kept, gone = person_of[points[one]], person_of[points[other]]
+            mailboxes = people.mailbox_of(conn, points[one]), people.mailbox_of(conn, points[other])
+            if mailboxes[0] == mailboxes[1]:
+                return  # variants of one address are one person from birth
+            link_id = people.add_link(conn, *mailboxes, evidence, now)
+            if kept != gone:
+                people.move(conn, from_person=gone, to_person=kept)
+            body = {"link_id": link_id, "person": kept, "joined": gone}
+            journal.append(conn, _entries(journal.Kind.LINK, points.values(), now, body))
+
+        runtime.ledger.transact(write)
+        return self.of(one)
+
+    def unlink(self, a: ContactPoint | str, b: ContactPoint | str) -> Person:
+        """Record that two contact points do not belong to one human after all; return the person of `a`.
+
+        What was refused while they were linked stays refused for both. Raises `NotFound` where no link was made
+        between the two, and `InvalidMessage` for variants of one address, which always belong together.
+        """
+        one, other = self._parse(a), self._parse(b)
+        runtime = self._runtime
+
+        def write(conn: sa.Connection) -> None:
+            now = runtime.clock()
+            points = people.find_all(conn, runtime.ledger.fingerprints, [one, other])
+            if len(points) < 2:
+                raise NotFound("these two contact points are not linked")
+            person_of = self._lock(conn, list(points.values()))
+            mailboxes = [people.mailbox_of(conn, points[point]) for point in (one, other)]
+            if mailboxes[0] == mailboxes[1]:
+                raise InvalidMessage("b", "is a variant of the same address; the two always belong together")
+            ended = people.end_links(conn, mailboxes[0], mailboxes[1], now)
+            if not ended:
+                raise NotFound("no link was made between these two contact points")
+            person_id = person_of[points[one]]
+            ties = people.linked_mailboxes(conn, person_id)
+            leaving = _reachable(ties, mailboxes[1])
+            new_person = None
+            if mailboxes[0] not in leaving:
+                new_person = people.split_off(conn, leaving, now)
+                self._keep_refusals(conn, person_id, new_person, now)
+            body = {"link_ids": ended, "person": person_id, "split_off": new_person}
+            journal.append(conn, _entries(journal.Kind.UNLINK, points.values(), now, body))
+
+        runtime.ledger.transact(write)
+        return self.of(one)
+
+    def _keep_refusals(self, conn: sa.Connection, person: str, new_person: str, now: datetime) -> None:
+        """Write the refusals that either side made for the other side as well."""
+        sides = {
+            one: [point.contact_point_id for point in people.points_of(conn, [one])]
+            for one in (person, new_person)
+        }
+        refusals = {
+            one: [row for row in consents.history(conn, points) if row["state"] in REFUSALS]
+            for one, points in sides.items()
+        }
+        for made_by, holds_for in ((person, new_person), (new_person, person)):
+            for row in refusals[made_by]:
+                copied = {
+                    name.name: row[name.name] for name in fields(ConsentEvent) if name.name not in _NOT_COPIED
+                }
+                source = f"unlinked from {row['event_id']}"
+                event = ConsentEvent(contact_point="", source=source, **copied)
+                append_event(conn, event, sides[holds_for][0], now)
+
+    def _lock(self, conn: sa.Connection, contact_point_ids: list[str]) -> dict[str, str]:
+        person_of = people.persons_of(conn, contact_point_ids)
+        people.lock(conn, set(person_of.values()))
+        if people.persons_of(conn, contact_point_ids) != person_of:
+            raise LedgerConflict("a person was joined with another just now")
+        return person_of
+
+    def _parse(self, contact_point: ContactPoint | str) -> ContactPoint:
+        region = self._runtime.config.settings.gateway.default_region
+        return ContactPoint.parse(contact_point, region=region)
+
+
+def _reachable(ties: Mapping[str, set[str]], start: str) -> set[str]:
+    found, waiting = {start}, [start]
+    while waiting:
+        for neighbour in ties[waiting.pop()] - found:
+            found.add(neighbour)
+            waiting.append(neighbour)
+    return found
+
+
+def _entries(
+    kind: journal.Kind, contact_point_ids: Iterable[str], now: datetime, body: Mapping[str, object]
+) -> list[journal.Row]:
+    return [journal.Row(kind=kind, at=now, contact_point_id=point, body=body) for point in contact_point_ids]

@@ -1,0 +1,145 @@
+"""`gate.purchases`: the other names of a purchase, and asks and reviews that happened elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from notifygate.address import ContactPoint
+from notifygate.errors import InvalidMessage
+from notifygate.ids import new_id
+from notifygate.ledger import journal, people, purchases
+from notifygate.ledger.database import LedgerConflict
+from notifygate.message import Purchase, check_aware
+from notifygate.runtime import Runtime
+
+
+class Purchases:
+    """What the gateway is told about purchases. Obtained as `gate.purchases`."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+
+    def alias(self, purchase: Purchase, carrier: str, reference: str) -> None:
+        """Record that a carrier (or platform) knows a purchase by its own reference, such as a parcel number.
+
+        From then on both names mean one purchase, and asks made under either count for it, also those made before.
+        Raises `InvalidMessage` for a seller or carrier that is not in the config.
+        """
+        self._check_merchant("purchase.seller", purchase.seller)
+        self._check_merchant("carrier", carrier)
+        other = Purchase(carrier, reference)
+
+        def write(conn: sa.Connection) -> None:
+            now = self._runtime.clock()
+            purchase_id = self._ensure(conn, purchase, now)
+            known = purchases.find_names(conn, [(carrier, reference)])
+            joined = known[(carrier, reference)][1] if known else None
+            if joined == purchase_id:
+                return
+            if joined is None:
+                purchases.add_name(conn, purchase_id, carrier, other.order_id)
+            else:
+                purchases.lock(conn, [purchase_id, joined])
+                if purchases.find_names(conn, known.keys()) != known:
+                    raise LedgerConflict("the purchase was joined with another just now")
+                purchases.merge(conn, into=purchase_id, other=joined)
+            body = {"carrier": carrier, "joined": joined}
+            journal.append(conn, [_entry(journal.Kind.ALIAS, purchase_id, carrier, now, body)])
+
+        self._runtime.ledger.transact(write)
+
+    def record_ask(
+        self,
+        purchase: Purchase,
+        by: str,
+        at: datetime,
+        *,
+        contact_point: ContactPoint | str | None = None,
+    ) -> None:
+        """Record a review request that was made without the gateway, so that it counts.
+
+        `by` is who asked, in the config or not. With `contact_point` it counts for the person as well as for the
+        purchase. Raises `InvalidMessage`, also for a time in the future.
+        """
+        self._check_merchant("purchase.seller", purchase.seller)
+        asked_at = self._past("at", at)
+        if not by.strip():
+            raise InvalidMessage("by", "is empty; name who asked")
+        region = self._runtime.config.settings.gateway.default_region
+        point = None if contact_point is None else ContactPoint.parse(contact_point, region=region)
+
+        def write(conn: sa.Connection) -> None:
+            now = self._runtime.clock()
+            point_id = None
+            if point is not None:
+                point_id = people.ensure(conn, self._runtime.ledger.fingerprints, [point], now)[point]
+                people.lock(conn, people.persons_of(conn, [point_id]).values())
+            purchase_id = self._ensure(conn, purchase, now)
+            purchases.lock(conn, [purchase_id])
+            ask = {
+                "ask_id": new_id("ask"),
+                "purchase_id": purchase_id,
+                "slot": next(iter(purchases.free_slots(conn, [purchase_id])[purchase_id])),
+                "by": by,
+                "asked_at": asked_at,
+                "contact_point_id": point_id,
+            }
+            purchases.add_asks(conn, [ask])
+            body = {"by": by, "asked_at": asked_at.isoformat()}
+            journal.append(conn, [_entry(journal.Kind.ASK, purchase_id, by, now, body, point_id)])
+
+        self._runtime.ledger.transact(write)
+
+    def record_review(self, purchase: Purchase, at: datetime) -> None:
+        """Record that a review of a purchase exists, which ends the asking. What it says is nobody's business here.
+
+        Raises `InvalidMessage`, also for a time in the future.
+        """
+        self._check_merchant("purchase.seller", purchase.seller)
+        reviewed_at = self._past("at", at)
+
+        def write(conn: sa.Connection) -> None:
+            now = self._runtime.clock()
+            purchase_id = self._ensure(conn, purchase, now)
+            purchases.lock(conn, [purchase_id])
+            purchases.set_reviewed(conn, purchase_id, reviewed_at)
+            body = {"reviewed_at": reviewed_at.isoformat()}
+            journal.append(conn, [_entry(journal.Kind.REVIEW, purchase_id, None, now, body)])
+
+        self._runtime.ledger.transact(write)
+
+    def _ensure(self, conn: sa.Connection, purchase: Purchase, now: datetime) -> str:
+        return purchases.ensure(conn, [purchase], now)[(purchase.seller, purchase.order_id)][1]
+
+    def _check_merchant(self, name: str, merchant: str) -> None:
+        if merchant not in self._runtime.config.policy.merchants:
+            raise InvalidMessage(name, f"no merchant {merchant!r} in the config")
+
+    def _past(self, name: str, at: datetime) -> datetime:
+        when = check_aware(name, at)
+        if when is None:
+            raise InvalidMessage(name, "a timezone-aware datetime is wanted")
+        if when > self._runtime.clock():
+            raise InvalidMessage(name, "lies in the future; record what has happened")
+        return when
+
+
+def _entry(
+    kind: journal.Kind,
+    purchase_id: str,
+    merchant: str | None,
+    now: datetime,
+    body: Mapping[str, object],
+    contact_point_id: str | None = None,
+) -> journal.Row:
+    return journal.Row(
+        kind=kind,
+        at=now,
+        purchase_id=purchase_id,
+        merchant=merchant,
+        contact_point_id=contact_point_id,
+        body=body,
+    )

@@ -1,0 +1,246 @@
+"""The ledger's database: opening it, transactions, migrations, and its errors in our own words."""
+
+from __future__ import annotations
+
+import random
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import make_url
+
+from notifygate.errors import LedgerError
+from notifygate.fingerprint import Fingerprints
+from notifygate.ledger import schema
+
+HEAD = "0001"
+"""The newest migration: what this version of the code reads and writes."""
+
+T = TypeVar("T")
+
+_TRIES = 20
+_BUSY_TIMEOUT_MS = 60_000
+_READ_ONLY = "notifygate_read_only"
+_MIGRATION_LOCK = 7_239_501_120  # any fixed number: the PostgreSQL advisory lock that migrations hold
+_KEY_NAME = "fingerprint_key"
+_SECRET_CHECK_NAME = "fingerprint_secret_check"  # noqa: S105  # the name of a row, not a secret
+
+
+class LedgerConflict(LedgerError):
+    """Two transactions were in each other's way and this one was undone; it may be tried again."""
+
+
+class Ledger:
+    """One SQL database, SQLite or PostgreSQL. Safe to share between threads; open one in each process.
+
+    Opening creates the schema in an empty database. A schema of another version is refused: `notifygate db upgrade`
+    brings an older one up to date.
+    """
+
+    def __init__(self, url: str, *, secret: str | None = None) -> None:
+        self.engine = _make_engine(url)
+        self._secret = secret
+        self._fingerprints: Fingerprints | None = None
+
+    @property
+    def dialect(self) -> str:
+        return self.engine.dialect.name
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """A transaction that writes. It commits at the end of the block, and is undone by any exception.
+
+        Raises `LedgerError` where the database cannot be reached or refuses, `LedgerConflict` where trying again
+        may help.
+        """
+        with translated_errors(), self.engine.begin() as conn:
+            yield conn
+
+    def transact(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run `work` in a transaction that writes, and afresh where another one was in its way; return its result.
+
+        Raises as `begin` does.
+        """
+        for attempt in range(_TRIES - 1):
+            try:
+                with self.begin() as conn:
+                    return work(conn)
+            except LedgerConflict:
+                time.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 6)))
+        with self.begin() as conn:
+            return work(conn)
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A transaction that only reads, and keeps no writer waiting."""
+        with translated_errors(), self.engine.connect() as plain:
+            conn = plain.execution_options(**{_READ_ONLY: True})
+            with conn.begin():
+                yield conn
+
+    def version(self) -> str | None:
+        """The schema's version; None for an empty database."""
+        with self.read() as conn:
+            return _version(conn)
+
+    def prepare(self) -> None:
+        """Create the schema in an empty database, and find the key of the fingerprints.
+
+        Raises `LedgerError` where the schema is not the one we know, or the secret not the one that the ledger was
+        begun with.
+        """
+        found = self.version()
+        if found is None:
+            self.upgrade()
+        elif found != HEAD:
+            raise LedgerError(
+                f"the ledger has schema version {found} and this notifygate works with {HEAD}: "
+                "run 'notifygate db upgrade' (or install the version that wrote the ledger)"
+            )
+        self._fingerprints = self.transact(self._load_fingerprints)
+
+    def upgrade(self) -> str:
+        """Run the migrations that are missing, under a lock; return the version reached."""
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        with self.begin() as conn:
+            if self.dialect == "postgresql":
+                conn.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
+            config.attributes["connection"] = conn
+            command.upgrade(config, "head")
+        return HEAD
+
+    @property
+    def fingerprints(self) -> Fingerprints:
+        """The keyed fingerprints of this ledger, known once it is prepared.
+
+        The key is the configured secret, else one that is kept in the ledger.
+        """
+        if self._fingerprints is None:
+            raise LedgerError("the ledger is not prepared")
+        return self._fingerprints
+
+    def _load_fingerprints(self, conn: sa.Connection) -> Fingerprints:
+        if self._secret is None:
+            if _key(conn, _SECRET_CHECK_NAME) is not None:
+                raise LedgerError(
+                    "gateway.secret: this ledger was begun with a secret, and none is set: "
+                    "set NOTIFYGATE_GATEWAY__SECRET or gateway.secret_file"
+                )
+            _put_key(conn, _KEY_NAME, secrets.token_hex(32))
+            return Fingerprints(bytes.fromhex(_key(conn, _KEY_NAME) or ""))
+        if _key(conn, _KEY_NAME) is not None:
+            raise LedgerError(
+                "gateway.secret: this ledger was begun without a secret and cannot take one on later"
+            )
+        fingerprints = Fingerprints(self._secret.encode())
+        check = fingerprints.of("secret check")
+        _put_key(conn, _SECRET_CHECK_NAME, check)
+        if _key(conn, _SECRET_CHECK_NAME) != check:
+            raise LedgerError("gateway.secret: not the secret that this ledger was begun with")
+        return fingerprints
+
+
+def insert_new(conn: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
+    """Insert rows, leaving out those that a unique constraint knows already."""
+    if not rows:
+        return
+    dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
+    conn.execute(dialect.insert(table).on_conflict_do_nothing(), rows)
+
+
+def _make_engine(url: str) -> sa.Engine:
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000})
+        sa.event.listen(engine, "connect", _set_up_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+        return engine
+    try:
+        return sa.create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=20)
+    except ModuleNotFoundError as error:
+        raise LedgerError(
+            f"gateway.ledger: the driver for {parsed.get_backend_name()} is not installed: "
+            "pip install 'notifygate[postgres]'"
+        ) from error
+
+
+def _set_up_sqlite(connection: Any, record: object) -> None:
+    connection.isolation_level = None  # transactions are begun by us, below
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _begin_sqlite(conn: sa.Connection) -> None:
+    # A plain BEGIN takes the write lock at the first write, and then fails where another writer came first.
+    read_only = conn.get_execution_options().get(_READ_ONLY, False)
+    conn.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Turn the driver's exceptions into ours. Their texts may quote values, so only their kind is passed on."""
+    try:
+        yield
+    except sa.exc.IntegrityError as error:
+        raise LedgerConflict("a constraint of the ledger refused the write") from error
+    except sa.exc.DBAPIError as error:
+        state = getattr(error.orig, "sqlstate", None)
+        if state in ("40001", "40P01"):
+            raise LedgerConflict("the transaction was undone in favour of another") from error
+        kind = f"{type(error.orig).__name__}" + (f", SQLSTATE {state}" if state else "")
+        raise LedgerError(f"the ledger cannot be used ({kind}): {_hint(error)}") from error
+    except sa.exc.SQLAlchemyError as error:
+        raise LedgerError(f"the ledger cannot be used ({type(error).__name__})") from error
+
+
+def _hint(error: sa.exc.DBAPIError) -> str:
+    """What is wrong in a few words; of the driver's own text only what cannot hold a value."""
+    text = str(error.orig).lower()
+    for sign, meaning in (
+        ("append-only", "the row is append-only"),
+        ("locked", "it is locked by another process"),
+        ("unable to open", "the file cannot be opened; does its folder exist, and may it be written?"),
+        ("readonly", "the file or its folder is read-only"),
+        ("read-only", "the database is read-only"),
+        ("disk", "the disk is full or failing"),
+        ("not a database", "the file is not an SQLite database"),
+        ("password", "the user name or password is wrong"),
+        ("no such table", "a table is missing"),
+        ("does not exist", "something that it needs does not exist (the database, a role, a table)"),
+        ("connection", "the server does not answer or closed the connection"),
+    ):
+        if sign in text:
+            return meaning
+    return "see the error that this one came from"
+
+
+def _version(conn: sa.Connection) -> str | None:
+    if not sa.inspect(conn).has_table("alembic_version"):
+        return None
+    found: str | None = conn.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    return found
+
+
+def _key(conn: sa.Connection, name: str) -> str | None:
+    found: str | None = conn.execute(
+        sa.select(schema.keys.c.value).where(schema.keys.c.name == name)
+    ).scalar()
+    return found
+
+
+def _put_key(conn: sa.Connection, name: str, value: str) -> None:
+    insert_new(conn, schema.keys, [{"name": name, "value": value}])

@@ -1,0 +1,133 @@
+"""The append-only rows: the send log itself. Written here, read here, never changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+from notifygate.ledger.database import insert_new
+from notifygate.ledger.schema import ledger, policies
+from notifygate.policy import Policy
+
+
+class Kind(StrEnum):
+    """What a ledger row records."""
+
+    SUBMITTED = "submitted"
+    DECISION = "decision"
+    ATTEMPT = "attempt"
+    CANCELLED = "cancelled"
+    CONSENT = "consent"
+    SUPPRESSION = "suppression"
+    UNSUPPRESSION = "unsuppression"
+    LINK = "link"
+    UNLINK = "unlink"
+    ALIAS = "alias"
+    ASK = "ask"
+    REVIEW = "review"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One row of the ledger. `body` is JSON-compatible; it holds ids and facts, never an address or a text."""
+
+    kind: Kind
+    at: datetime
+    body: Mapping[str, Any]
+    message_id: str | None = None
+    contact_point_id: str | None = None
+    purchase_id: str | None = None
+    merchant: str | None = None
+    purpose: str | None = None
+    channel: str | None = None
+    outcome: str | None = None
+    reason: str | None = None
+    policy: str | None = None
+    position: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        shown = {name: getattr(self, name) for name in _COLUMNS if name not in ("at", "body")}
+        return {"position": self.position, **shown, "at": self.at.isoformat(), "body": dict(self.body)}
+
+
+_COLUMNS = tuple(column.name for column in ledger.columns if column.name != "position")
+
+
+def append(conn: sa.Connection, rows: Sequence[Row]) -> None:
+    """Add rows at the end."""
+    if rows:
+        conn.execute(sa.insert(ledger), [_to_columns(row) for row in rows])
+
+
+def know_policy(conn: sa.Connection, policy: Policy, now: datetime) -> None:
+    """Keep the text of a policy, so that its hash can be read for ever."""
+    row = {"hash": policy.hash, "text": policy.text, "first_seen_at": now}
+    insert_new(conn, policies, [row])
+
+
+def policy_text(conn: sa.Connection, policy_hash: str) -> str | None:
+    """The canonical text of the policy with that hash."""
+    found: str | None = conn.execute(
+        sa.select(policies.c.text).where(policies.c.hash == policy_hash)
+    ).scalar()
+    return found
+
+
+def of_message(conn: sa.Connection, message_id: str) -> list[Row]:
+    """All rows about one message, oldest first."""
+    query = sa.select(ledger).where(ledger.c.message_id == message_id).order_by(ledger.c.position)
+    return [_from_columns(row) for row in conn.execute(query)]
+
+
+def search(
+    conn: sa.Connection,
+    *,
+    contact_point_ids: Sequence[str] | None = None,
+    purchase_id: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    after_position: int | None = None,
+    limit: int,
+    **equal: str | None,
+) -> Iterator[Row]:
+    """Rows that match all the conditions given, newest first.
+
+    `since` is the first instant that counts and `until` the first that does not. `equal` compares the columns
+    kind, message_id, merchant, purpose, channel, outcome, reason and policy. `after_position` is the position
+    of the last row already seen.
+    """
+    query = sa.select(ledger).order_by(ledger.c.position.desc()).limit(limit)
+    if contact_point_ids is not None:
+        query = query.where(ledger.c.contact_point_id.in_(contact_point_ids))
+    if purchase_id is not None:
+        query = query.where(ledger.c.purchase_id == purchase_id)
+    if since is not None:
+        query = query.where(ledger.c.at >= since)
+    if until is not None:
+        query = query.where(ledger.c.at < until)
+    if after_position is not None:
+        query = query.where(ledger.c.position < after_position)
+    for name, value in equal.items():
+        if value is not None:
+            query = query.where(ledger.c[name] == value)
+    for row in conn.execute(query):
+        yield _from_columns(row)
+
+
+def _to_columns(row: Row) -> dict[str, Any]:
+    columns = {name: getattr(row, name) for name in _COLUMNS}
+    return columns | {
+        "kind": row.kind.value,
+        "body": json.dumps(row.body, sort_keys=True, separators=(",", ":"), ensure_ascii=False),
+    }
+
+
+def _from_columns(row: sa.Row[Any]) -> Row:
+    columns = dict(row._mapping)
+    return Row(**columns | {"kind": Kind(columns["kind"]), "body": json.loads(columns["body"])})

@@ -1,0 +1,310 @@
+"""Messages and the reservations made for them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import sqlalchemy as sa
+
+from notifygate.address import Channel
+from notifygate.ledger.database import insert_new
+from notifygate.ledger.schema import contact_points, messages, purchase_names, reservations
+from notifygate.message import WAITING, MetadataValue, Result, Status
+from notifygate.policy import PurposeClass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredMessage:
+    """A message as the ledger has it. The address and the texts are None once the person was erased."""
+
+    message_id: str
+    merchant: str
+    purpose: str
+    purpose_class: PurposeClass
+    role: Literal["buyer", "recipient"]
+    channel: Channel
+    contact_point_id: str
+    address: str | None = field(repr=False)
+    deliver_to: str | None = field(repr=False)
+    subject: str | None = field(repr=False)
+    text: str | None = field(repr=False)
+    html: str | None = field(repr=False)
+    dedupe_key: str
+    idempotency_key: str | None
+    request_fingerprint: str
+    purchase_name_id: str | None
+    purchase_id: str | None
+    timezone: str | None
+    language: str | None
+    metadata: Mapping[str, MetadataValue] = field(repr=False)
+    submitted_at: datetime
+    send_after: datetime | None
+    expires_at: datetime | None
+    status: Status
+    reason: str | None
+    due_at: datetime
+    sweep_at: datetime
+    attempts: int
+    country: str | None
+    zones: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    """The right to hand one message to a provider once, until `lease_until`."""
+
+    attempt_id: str
+    message: StoredMessage
+    reserved_at: datetime
+    lease_until: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One hand-off to a provider; `state` is `held` while it is under way."""
+
+    attempt_id: str
+    message_id: str
+    reserved_at: datetime
+    state: str
+    detail: str | None
+    provider_id: str | None
+    ended_at: datetime | None
+
+
+_SELECT = (
+    sa.select(
+        messages,
+        purchase_names.c.purchase_id,
+        contact_points.c.address,
+        contact_points.c.country,
+        contact_points.c.zones,
+    )
+    .join(contact_points, contact_points.c.contact_point_id == messages.c.contact_point_id)
+    .outerjoin(purchase_names, purchase_names.c.name_id == messages.c.purchase_name_id)
+)
+_IS_WAITING = messages.c.status.in_([status.value for status in sorted(WAITING)])
+
+
+def insert(conn: sa.Connection, rows: list[dict[str, Any]]) -> None:
+    """Insert messages; those whose idempotency key is taken are left out."""
+    insert_new(conn, messages, rows)
+
+
+def by_keys(
+    conn: sa.Connection, keys: Collection[tuple[str, str]]
+) -> dict[tuple[str, str], tuple[str, Status, str]]:
+    """For each `(merchant, idempotency_key)` that is known: message id, status and request fingerprint."""
+    if not keys:
+        return {}
+    columns = messages.c
+    query = sa.select(
+        columns.merchant,
+        columns.idempotency_key,
+        columns.message_id,
+        columns.status,
+        columns.request_fingerprint,
+    ).where(sa.tuple_(columns.merchant, columns.idempotency_key).in_(list(keys)))
+    return {
+        (merchant, key): (message_id, Status(status), fingerprint)
+        for merchant, key, message_id, status, fingerprint in conn.execute(query)
+    }
+
+
+def get(conn: sa.Connection, message_id: str) -> StoredMessage | None:
+    """One message, if it is known."""
+    row = conn.execute(_SELECT.where(messages.c.message_id == message_id)).one_or_none()
+    return _stored(row) if row else None
+
+
+def due_ids(conn: sa.Connection, now: datetime, limit: int) -> list[str]:
+    """Messages whose time to be decided has come, the longest waiting first."""
+    query = (
+        sa.select(messages.c.message_id)
+        .where(_IS_WAITING, messages.c.due_at <= now)
+        .order_by(messages.c.due_at, messages.c.message_id)
+        .limit(limit)
+    )
+    return [str(row[0]) for row in conn.execute(query)]
+
+
+def next_due(conn: sa.Connection) -> datetime | None:
+    """The earliest instant at which a waiting message is to be decided."""
+    query = sa.select(messages.c.due_at).where(_IS_WAITING).order_by(messages.c.due_at).limit(1)
+    found: datetime | None = conn.execute(query).scalar()
+    return found
+
+
+def claim(conn: sa.Connection, message_ids: Collection[str], now: datetime) -> list[StoredMessage]:
+    """Those of the messages that are to be decided now, held until the transaction ends.
+
+    One that another worker holds is left to it: the queue may deliver an id twice.
+    """
+    held = (
+        sa.select(messages.c.message_id)
+        .where(messages.c.message_id.in_(message_ids), _IS_WAITING, messages.c.due_at <= now)
+        .order_by(messages.c.message_id)
+        .with_for_update(skip_locked=True)
+    )
+    ids = [str(row[0]) for row in conn.execute(held)]
+    query = _SELECT.where(messages.c.message_id.in_(ids)).order_by(messages.c.due_at, messages.c.message_id)
+    return [_stored(row) for row in conn.execute(query)]
+
+
+def claim_for_queue(
+    conn: sa.Connection, now: datetime, *, again_after: timedelta, limit: int
+) -> list[tuple[str, PurposeClass]]:
+    """Take messages that are due and that the queue does not have, or seems to have lost.
+
+    They are not taken again before `again_after` has passed.
+    """
+    held = (
+        sa.select(messages.c.message_id, messages.c.purpose_class)
+        .where(_IS_WAITING, messages.c.sweep_at <= now)
+        .order_by(messages.c.sweep_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    taken = [(str(row[0]), PurposeClass(row[1])) for row in conn.execute(held)]
+    ids = [message_id for message_id, _ in taken]
+    conn.execute(sa.update(messages).where(messages.c.message_id.in_(ids)).values(sweep_at=now + again_after))
+    return taken
+
+
+def queue_again(conn: sa.Connection, message_ids: Collection[str], at: datetime) -> None:
+    """Let the scheduler put messages on the queue from `at` on."""
+    conn.execute(
+        sa.update(messages).where(messages.c.message_id.in_(message_ids), _IS_WAITING).values(sweep_at=at)
+    )
+
+
+def set_status(conn: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Set status, reason, due_at, sweep_at and attempts of messages that the transaction holds.
+
+    Each row has `id` and those five.
+    """
+    if not rows:
+        return
+    names = ("status", "reason", "due_at", "sweep_at", "attempts")
+    statement = (
+        sa.update(messages)
+        .where(messages.c.message_id == sa.bindparam("id"))
+        .values({name: sa.bindparam(f"new_{name}") for name in names})
+    )
+    conn.execute(
+        statement,
+        [{"id": row["id"]} | {f"new_{name}": row[name] for name in names} for row in rows],
+    )
+
+
+def cancel(conn: sa.Connection, message_id: str, reason: str) -> bool:
+    """Cancel a message that still waits; say whether it did."""
+    done = conn.execute(
+        sa.update(messages)
+        .where(messages.c.message_id == message_id, _IS_WAITING)
+        .values(status=Status.CANCELLED.value, reason=reason)
+    )
+    return done.rowcount == 1
+
+
+def reserve(conn: sa.Connection, reserved: Sequence[Reservation]) -> None:
+    """Write reservations. The database refuses a second one that blocks the same message."""
+    rows = [
+        {
+            "attempt_id": one.attempt_id,
+            "message_id": one.message.message_id,
+            "contact_point_id": one.message.contact_point_id,
+            "merchant": one.message.merchant,
+            "purpose": one.message.purpose,
+            "purpose_class": one.message.purpose_class.value,
+            "channel": one.message.channel.value,
+            "dedupe_key": one.message.dedupe_key,
+            "reserved_at": one.reserved_at,
+            "lease_until": one.lease_until,
+            "state": "held",
+            "blocks": True,
+        }
+        for one in reserved
+    ]
+    if rows:
+        conn.execute(sa.insert(reservations), rows)
+
+
+def end_attempt(
+    conn: sa.Connection,
+    attempt_id: str,
+    result: Result,
+    *,
+    detail: str | None,
+    provider_id: str | None,
+    now: datetime,
+    blocks: bool,
+) -> bool:
+    """Write how an attempt ended; say whether that was still open.
+
+    Open means held, or in doubt and not followed by another attempt.
+    """
+    done = conn.execute(
+        sa.update(reservations)
+        .where(
+            reservations.c.attempt_id == attempt_id,
+            reservations.c.state.in_(["held", "in_doubt"]),
+            reservations.c.blocks,
+        )
+        .values(state=result.value, detail=detail, provider_id=provider_id, ended_at=now, blocks=blocks)
+    )
+    return done.rowcount == 1
+
+
+def expired_leases(conn: sa.Connection, now: datetime, limit: int) -> list[tuple[str, StoredMessage]]:
+    """Reservations whose lease ran out before anything was recorded: attempt id and message, held."""
+    held = (
+        sa.select(reservations.c.attempt_id, reservations.c.message_id)
+        .where(reservations.c.state == "held", reservations.c.lease_until < now)
+        .order_by(reservations.c.lease_until)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    by_message = {str(row[1]): str(row[0]) for row in conn.execute(held)}
+    query = _SELECT.where(messages.c.message_id.in_(by_message))
+    return [
+        (by_message[stored.message_id], stored)
+        for stored in map(_stored, conn.execute(query.order_by(messages.c.message_id)))
+    ]
+
+
+def attempts_of(conn: sa.Connection, message_id: str) -> list[Attempt]:
+    """The attempts made for a message, oldest first."""
+    columns = reservations.c
+    query = (
+        sa.select(
+            columns.attempt_id,
+            columns.message_id,
+            columns.reserved_at,
+            columns.state,
+            columns.detail,
+            columns.provider_id,
+            columns.ended_at,
+        )
+        .where(columns.message_id == message_id)
+        .order_by(columns.reserved_at, columns.attempt_id)
+    )
+    return [Attempt(**row._mapping) for row in conn.execute(query)]
+
+
+def _stored(row: sa.Row[Any]) -> StoredMessage:
+    columns = dict(row._mapping)
+    return StoredMessage(
+        **columns
+        | {
+            "purpose_class": PurposeClass(columns["purpose_class"]),
+            "channel": Channel(columns["channel"]),
+            "status": Status(columns["status"]),
+            "metadata": json.loads(columns["metadata"]),
+            "zones": tuple(columns["zones"].split()),
+        }
+    )

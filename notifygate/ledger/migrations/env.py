@@ -1,0 +1,12 @@
+"""Runs the migrations on the connection that `Ledger.upgrade` hands over, in its transaction."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from notifygate.ledger.schema import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"], target_metadata=metadata, transactional_ddl=True
+)
+context.run_migrations()

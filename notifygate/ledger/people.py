@@ -1,0 +1,227 @@
+"""Contact points and the persons behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from notifygate.address import Channel, ContactPoint
+from notifygate.fingerprint import Fingerprints
+from notifygate.ids import new_id
+from notifygate.ledger.database import insert_new
+from notifygate.ledger.schema import contact_points, mailboxes, person_links, persons
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownPoint:
+    """A contact point as the ledger has it. `address` is None once the person was erased."""
+
+    contact_point_id: str
+    person_id: str
+    channel: Channel
+    address: str | None = field(repr=False)
+
+    def __str__(self) -> str:
+        return f"{self.channel}:{self.address or 'erased'}"
+
+
+def find(conn: sa.Connection, fingerprints: Fingerprints, point: ContactPoint) -> str | None:
+    """The id of a contact point, if the ledger knows it."""
+    return find_all(conn, fingerprints, [point]).get(point)
+
+
+def find_all(
+    conn: sa.Connection, fingerprints: Fingerprints, points: Iterable[ContactPoint]
+) -> dict[ContactPoint, str]:
+    """The ids of those contact points that the ledger knows."""
+    by_print = {_address_print(fingerprints, point): point for point in points}
+    query = sa.select(contact_points.c.fingerprint, contact_points.c.contact_point_id).where(
+        contact_points.c.fingerprint.in_(by_print)
+    )
+    return {by_print[fingerprint]: point_id for fingerprint, point_id in conn.execute(query)}
+
+
+def ensure(
+    conn: sa.Connection, fingerprints: Fingerprints, points: Iterable[ContactPoint], now: datetime
+) -> dict[ContactPoint, str]:
+    """The ids of contact points, which are created where they are new.
+
+    A new contact point joins the person of its mailbox, so that variants of an address are one person from birth.
+    """
+    wanted = set(points)
+    known = find_all(conn, fingerprints, wanted)
+    if missing := wanted - known.keys():
+        mailbox_ids = _ensure_mailboxes(conn, {_mailbox_print(fingerprints, point) for point in missing}, now)
+        rows = [
+            {
+                "contact_point_id": new_id("cp"),
+                "channel": point.channel.value,
+                "fingerprint": _address_print(fingerprints, point),
+                "address": point.address,
+                "mailbox_id": mailbox_ids[_mailbox_print(fingerprints, point)],
+                "country": point.country,
+                "zones": " ".join(point.zones),
+                "created_at": now,
+            }
+            for point in missing
+        ]
+        # Sorted, so that two transactions that create the same rows wait for each other in one direction only.
+        insert_new(conn, contact_points, sorted(rows, key=lambda row: str(row["fingerprint"])))
+        known |= find_all(conn, fingerprints, missing)
+    return known
+
+
+def person_by_mailbox(conn: sa.Connection, fingerprints: Fingerprints, point: ContactPoint) -> str | None:
+    """The person whom a contact point belongs to, or would belong to if it were created now."""
+    query = sa.select(mailboxes.c.person_id).where(
+        mailboxes.c.fingerprint == _mailbox_print(fingerprints, point)
+    )
+    found: str | None = conn.execute(query).scalar()
+    return found
+
+
+def persons_of(conn: sa.Connection, contact_point_ids: Collection[str]) -> dict[str, str]:
+    """The person behind each contact point, by their ids."""
+    query = (
+        sa.select(contact_points.c.contact_point_id, mailboxes.c.person_id)
+        .join(mailboxes, mailboxes.c.mailbox_id == contact_points.c.mailbox_id)
+        .where(contact_points.c.contact_point_id.in_(contact_point_ids))
+    )
+    return {str(row[0]): str(row[1]) for row in conn.execute(query)}
+
+
+def points_of(conn: sa.Connection, person_ids: Collection[str]) -> list[KnownPoint]:
+    """All contact points of some persons, oldest first."""
+    query = (
+        sa.select(
+            contact_points.c.contact_point_id,
+            mailboxes.c.person_id,
+            contact_points.c.channel,
+            contact_points.c.address,
+        )
+        .join(mailboxes, mailboxes.c.mailbox_id == contact_points.c.mailbox_id)
+        .where(mailboxes.c.person_id.in_(person_ids))
+        .order_by(contact_points.c.created_at, contact_points.c.contact_point_id)
+    )
+    return [
+        KnownPoint(contact_point_id=row[0], person_id=row[1], channel=Channel(row[2]), address=row[3])
+        for row in conn.execute(query)
+    ]
+
+
+def point(conn: sa.Connection, contact_point_id: str) -> KnownPoint | None:
+    """One contact point by its id, if it is known."""
+    person = persons_of(conn, [contact_point_id]).get(contact_point_id)
+    found = points_of(conn, [person]) if person else []
+    return next((known for known in found if known.contact_point_id == contact_point_id), None)
+
+
+def lock(conn: sa.Connection, person_ids: Collection[str]) -> None:
+    """Hold some persons until the transaction ends. Always in sorted order, so that nobody waits in a ring."""
+    conn.execute(
+        sa.select(persons.c.person_id)
+        .where(persons.c.person_id.in_(person_ids))
+        .order_by(persons.c.person_id)
+        .with_for_update()
+    ).all()
+
+
+def move(conn: sa.Connection, *, from_person: str, to_person: str) -> None:
+    """Give all mailboxes of one person to another. Both must be locked."""
+    conn.execute(sa.update(mailboxes).where(mailboxes.c.person_id == from_person).values(person_id=to_person))
+
+
+def mailbox_of(conn: sa.Connection, contact_point_id: str) -> str:
+    """The mailbox that a contact point belongs to."""
+    query = sa.select(contact_points.c.mailbox_id).where(
+        contact_points.c.contact_point_id == contact_point_id
+    )
+    return str(conn.execute(query).scalar_one())
+
+
+def add_link(conn: sa.Connection, mailbox_a: str, mailbox_b: str, evidence: str, now: datetime) -> str:
+    """Record that two mailboxes belong to one human; return the id of the link."""
+    link_id = new_id("lnk")
+    conn.execute(
+        sa.insert(person_links).values(
+            link_id=link_id, mailbox_a=mailbox_a, mailbox_b=mailbox_b, evidence=evidence, linked_at=now
+        )
+    )
+    return link_id
+
+
+def end_links(conn: sa.Connection, mailbox_a: str, mailbox_b: str, now: datetime) -> list[str]:
+    """End the links made between two mailboxes, either way round; return the ids of those that were in force."""
+    between = sa.or_(
+        sa.and_(person_links.c.mailbox_a == mailbox_a, person_links.c.mailbox_b == mailbox_b),
+        sa.and_(person_links.c.mailbox_a == mailbox_b, person_links.c.mailbox_b == mailbox_a),
+    )
+    in_force = sa.and_(between, person_links.c.unlinked_at.is_(None))
+    ids = [str(row[0]) for row in conn.execute(sa.select(person_links.c.link_id).where(in_force))]
+    conn.execute(sa.update(person_links).where(in_force).values(unlinked_at=now))
+    return ids
+
+
+def linked_mailboxes(conn: sa.Connection, person_id: str) -> Mapping[str, set[str]]:
+    """The mailboxes of a person, each with those that a link in force ties it to."""
+    ids = [
+        str(row[0])
+        for row in conn.execute(sa.select(mailboxes.c.mailbox_id).where(mailboxes.c.person_id == person_id))
+    ]
+    ties: dict[str, set[str]] = {mailbox_id: set() for mailbox_id in ids}
+    query = sa.select(person_links.c.mailbox_a, person_links.c.mailbox_b).where(
+        person_links.c.unlinked_at.is_(None),
+        person_links.c.mailbox_a.in_(ids) | person_links.c.mailbox_b.in_(ids),
+    )
+    for a, b in conn.execute(query):
+        if a in ties and b in ties:
+            ties[a].add(b)
+            ties[b].add(a)
+    return ties
+
+
+def split_off(conn: sa.Connection, mailbox_ids: Collection[str], now: datetime) -> str:
+    """Make mailboxes a person of their own; return the new person's id."""
+    person_id = _new_persons(conn, 1, now)[0]
+    conn.execute(
+        sa.update(mailboxes).where(mailboxes.c.mailbox_id.in_(mailbox_ids)).values(person_id=person_id)
+    )
+    return person_id
+
+
+def _ensure_mailboxes(conn: sa.Connection, prints: Collection[str], now: datetime) -> dict[str, str]:
+    known = _mailboxes_by_print(conn, prints)
+    if missing := sorted(set(prints) - known.keys()):
+        person_ids = _new_persons(conn, len(missing), now)
+        rows: list[dict[str, Any]] = [
+            {"mailbox_id": new_id("mbx"), "fingerprint": fingerprint, "person_id": person_id}
+            for fingerprint, person_id in zip(missing, person_ids, strict=True)
+        ]
+        insert_new(conn, mailboxes, rows)
+        known |= _mailboxes_by_print(conn, missing)
+    return known
+
+
+def _mailboxes_by_print(conn: sa.Connection, prints: Collection[str]) -> dict[str, str]:
+    query = sa.select(mailboxes.c.fingerprint, mailboxes.c.mailbox_id).where(
+        mailboxes.c.fingerprint.in_(prints)
+    )
+    return {str(row[0]): str(row[1]) for row in conn.execute(query)}
+
+
+def _new_persons(conn: sa.Connection, count: int, now: datetime) -> list[str]:
+    rows = [{"person_id": new_id("per"), "created_at": now} for _ in range(count)]
+    conn.execute(sa.insert(persons), rows)
+    return [str(row["person_id"]) for row in rows]
+
+
+def _address_print(fingerprints: Fingerprints, point: ContactPoint) -> str:
+    return fingerprints.of("contact point", point.channel.value, point.address)
+
+
+def _mailbox_print(fingerprints: Fingerprints, point: ContactPoint) -> str:
+    return fingerprints.of("mailbox", point.channel.value, point.mailbox)

@@ -1,0 +1,240 @@
+"""Purchases under all their names, and the asks made about them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from notifygate.ids import new_id
+from notifygate.ledger.database import insert_new
+from notifygate.ledger.schema import asks, purchase_names, purchases
+from notifygate.message import Purchase
+from notifygate.snapshot import Ask, PurchaseFacts
+
+_Name = tuple[str, str]
+
+
+def find_names(conn: sa.Connection, names: Iterable[_Name]) -> dict[_Name, tuple[str, str]]:
+    """For each `(party, reference)` that is known: the id of the name, and of the purchase behind it."""
+    wanted = list(set(names))
+    if not wanted:
+        return {}
+    columns = purchase_names.c
+    query = sa.select(columns.party, columns.reference, columns.name_id, columns.purchase_id).where(
+        sa.tuple_(columns.party, columns.reference).in_(wanted)
+    )
+    return {(party, reference): (name, purchase) for party, reference, name, purchase in conn.execute(query)}
+
+
+def ensure(conn: sa.Connection, wanted: Iterable[Purchase], now: datetime) -> dict[_Name, tuple[str, str]]:
+    """Create the purchases that are new, and fill in dates that were not known; return as `find_names` does.
+
+    A date that is known stays: a later message cannot move the time of an ask.
+    """
+    by_name: dict[_Name, Purchase] = {}
+    for purchase in wanted:
+        name = (purchase.seller, purchase.order_id)
+        by_name[name] = _with_dates_of(by_name.get(name, purchase), purchase)
+    known = find_names(conn, by_name)
+    if missing := sorted(by_name.keys() - known.keys()):
+        rows = [_new_purchase(by_name[name], now) for name in missing]
+        conn.execute(sa.insert(purchases), rows)
+        names = [_new_name(row["seller"], row["order_id"], row["purchase_id"]) for row in rows]
+        insert_new(conn, purchase_names, names)
+        known |= find_names(conn, missing)
+        _drop_unnamed(conn, [row["purchase_id"] for row in rows], known)
+    _fill_in_dates(conn, {known[name][1]: by_name[name] for name in by_name})
+    return known
+
+
+def by_name_ids(conn: sa.Connection, name_ids: Collection[str]) -> dict[str, str]:
+    """The purchase that each name stands for, by their ids."""
+    query = sa.select(purchase_names.c.name_id, purchase_names.c.purchase_id).where(
+        purchase_names.c.name_id.in_(name_ids)
+    )
+    return {str(row[0]): str(row[1]) for row in conn.execute(query)}
+
+
+def lock(conn: sa.Connection, purchase_ids: Collection[str]) -> None:
+    """Hold some purchases until the transaction ends. Persons, where needed too, are locked before."""
+    conn.execute(
+        sa.select(purchases.c.purchase_id)
+        .where(purchases.c.purchase_id.in_(purchase_ids))
+        .order_by(purchases.c.purchase_id)
+        .with_for_update()
+    ).all()
+
+
+def facts(conn: sa.Connection, purchase_ids: Collection[str]) -> dict[str, PurchaseFacts]:
+    """What is known of some purchases, with the asks made about each."""
+    if not purchase_ids:
+        return {}
+    made: defaultdict[str, list[Ask]] = defaultdict(list)
+    for row in conn.execute(sa.select(asks).where(asks.c.purchase_id.in_(purchase_ids))):
+        made[row.purchase_id].append(_ask(row))
+    query = sa.select(purchases).where(purchases.c.purchase_id.in_(purchase_ids))
+    return {
+        row.purchase_id: PurchaseFacts(
+            purchase_id=row.purchase_id,
+            seller=row.seller,
+            known_since=row.known_since,
+            purchased_at=row.purchased_at,
+            delivered_at=row.delivered_at,
+            reviewed_at=row.reviewed_at,
+            asks=tuple(made[row.purchase_id]),
+        )
+        for row in conn.execute(query)
+    }
+
+
+def order_ids(conn: sa.Connection, purchase_ids: Collection[str]) -> dict[str, tuple[str, str]]:
+    """The seller and the seller's own order id of some purchases: what customers know them by."""
+    query = sa.select(purchases.c.purchase_id, purchases.c.seller, purchases.c.order_id).where(
+        purchases.c.purchase_id.in_(purchase_ids)
+    )
+    return {purchase: (seller, order) for purchase, seller, order in conn.execute(query)}
+
+
+def free_slots(conn: sa.Connection, purchase_ids: Collection[str]) -> dict[str, Iterable[int]]:
+    """For each purchase an endless supply of places that no ask has taken, lowest first."""
+    taken: defaultdict[str, set[int]] = defaultdict(set)
+    query = sa.select(asks.c.purchase_id, asks.c.slot).where(asks.c.purchase_id.in_(purchase_ids))
+    for purchase_id, slot in conn.execute(query):
+        taken[purchase_id].add(slot)
+    return {purchase_id: _free(taken[purchase_id]) for purchase_id in purchase_ids}
+
+
+def add_asks(conn: sa.Connection, rows: list[dict[str, Any]]) -> None:
+    """Take places. Raises `LedgerConflict` (at the end of the transaction's block) if one is taken."""
+    if rows:
+        conn.execute(sa.insert(asks), rows)
+
+
+def release_asks(conn: sa.Connection, attempt_ids: Collection[str]) -> None:
+    """Give back the places of attempts that definitely came to nothing."""
+    conn.execute(sa.delete(asks).where(asks.c.attempt_id.in_(attempt_ids)))
+
+
+def asks_of_points(conn: sa.Connection, contact_point_ids: Collection[str]) -> dict[str, list[Ask]]:
+    """The asks that reached some contact points, by contact point."""
+    found: defaultdict[str, list[Ask]] = defaultdict(list)
+    query = sa.select(asks).where(asks.c.contact_point_id.in_(contact_point_ids))
+    for row in conn.execute(query):
+        found[row.contact_point_id].append(_ask(row))
+    return found
+
+
+def merge(conn: sa.Connection, *, into: str, other: str) -> None:
+    """Make one purchase of two, which must both be locked: names and asks move, dates fill gaps.
+
+    Of two reviews the earlier counts. Asks keep counting even where both purchases were asked about.
+    """
+    free = iter(free_slots(conn, [into])[into])
+    for (ask_id,) in conn.execute(
+        sa.select(asks.c.ask_id).where(asks.c.purchase_id == other).order_by(asks.c.slot)
+    ).all():
+        moved = sa.update(asks).where(asks.c.ask_id == ask_id)
+        conn.execute(moved.values(purchase_id=into, slot=next(free)))
+    conn.execute(
+        sa.update(purchase_names).where(purchase_names.c.purchase_id == other).values(purchase_id=into)
+    )
+    rows = {
+        row.purchase_id: row
+        for row in conn.execute(sa.select(purchases).where(purchases.c.purchase_id.in_([into, other])))
+    }
+    kept, gone = rows[into], rows[other]
+    reviews = [at for at in (kept.reviewed_at, gone.reviewed_at) if at is not None]
+    conn.execute(
+        sa.update(purchases)
+        .where(purchases.c.purchase_id == into)
+        .values(
+            known_since=min(kept.known_since, gone.known_since),
+            purchased_at=kept.purchased_at or gone.purchased_at,
+            delivered_at=kept.delivered_at or gone.delivered_at,
+            reviewed_at=min(reviews) if reviews else None,
+        )
+    )
+
+
+def add_name(conn: sa.Connection, purchase_id: str, party: str, reference: str) -> None:
+    """Give a purchase one more name, unless the name is taken."""
+    insert_new(conn, purchase_names, [_new_name(party, reference, purchase_id)])
+
+
+def set_reviewed(conn: sa.Connection, purchase_id: str, at: datetime) -> None:
+    """Record that a review exists; the earliest date stays."""
+    columns = purchases.c
+    conn.execute(
+        sa.update(purchases)
+        .where(columns.purchase_id == purchase_id)
+        .where(columns.reviewed_at.is_(None) | (columns.reviewed_at > at))
+        .values(reviewed_at=at)
+    )
+
+
+def _free(taken: set[int]) -> Iterable[int]:
+    slot = 1
+    while True:
+        if slot not in taken:
+            yield slot
+        slot += 1
+
+
+def _ask(row: sa.Row[Any]) -> Ask:
+    return Ask(ask_id=row.ask_id, by=row.by, at=row.asked_at, message_id=row.message_id)
+
+
+def _new_purchase(purchase: Purchase, now: datetime) -> dict[str, Any]:
+    return {
+        "purchase_id": new_id("pur"),
+        "seller": purchase.seller,
+        "order_id": purchase.order_id,
+        "known_since": now,
+        "purchased_at": purchase.purchased_at,
+        "delivered_at": purchase.delivered_at,
+    }
+
+
+def _new_name(party: str, reference: str, purchase_id: str) -> dict[str, Any]:
+    return {
+        "name_id": new_id("pnm"),
+        "party": party,
+        "reference": reference,
+        "purchase_id": purchase_id,
+    }
+
+
+def _drop_unnamed(conn: sa.Connection, created: list[str], known: dict[_Name, tuple[str, str]]) -> None:
+    """Remove purchases that another transaction named first: its own are in force."""
+    named = {purchase for _, purchase in known.values()}
+    if unnamed := [purchase for purchase in created if purchase not in named]:
+        conn.execute(sa.delete(purchases).where(purchases.c.purchase_id.in_(unnamed)))
+
+
+def _with_dates_of(purchase: Purchase, other: Purchase) -> Purchase:
+    return replace(
+        purchase,
+        purchased_at=purchase.purchased_at or other.purchased_at,
+        delivered_at=purchase.delivered_at or other.delivered_at,
+    )
+
+
+def _fill_in_dates(conn: sa.Connection, told: dict[str, Purchase]) -> None:
+    dated = {purchase_id: p for purchase_id, p in told.items() if p.purchased_at or p.delivered_at}
+    columns = purchases.c
+    query = sa.select(columns.purchase_id, columns.purchased_at, columns.delivered_at).where(
+        columns.purchase_id.in_(dated)
+    )
+    for purchase_id, purchased_at, delivered_at in conn.execute(query.order_by(columns.purchase_id)).all():
+        news = dated[purchase_id]
+        filled = {
+            "purchased_at": purchased_at or news.purchased_at,
+            "delivered_at": delivered_at or news.delivered_at,
+        }
+        if filled != {"purchased_at": purchased_at, "delivered_at": delivered_at}:
+            conn.execute(sa.update(purchases).where(columns.purchase_id == purchase_id).values(filled))

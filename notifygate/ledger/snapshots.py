@@ -1,0 +1,91 @@
+"""Loading what a batch of decisions looks at: a few statements for the whole batch, not a few for each message."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import sqlalchemy as sa
+
+from notifygate.consent import ConsentRecord
+from notifygate.ledger import consents, people, purchases, suppressions
+from notifygate.ledger.schema import COUNTED_SQL, reservations
+from notifygate.policy import PurposeClass
+from notifygate.snapshot import Ask, Handover, PurchaseFacts, Snapshot, Suppression
+
+
+@dataclass(slots=True, kw_only=True)
+class PersonView:
+    """What is known of one person while a batch is decided; allowed messages are added as they are decided."""
+
+    consent: list[ConsentRecord] = field(default_factory=list)
+    suppressions: list[Suppression] = field(default_factory=list)
+    handovers: list[Handover] = field(default_factory=list)
+    asks: list[Ask] = field(default_factory=list)
+
+    def snapshot(self, purchase: PurchaseFacts | None) -> Snapshot:
+        """The view as it stands now, as the rules read it."""
+        return Snapshot(
+            consent=tuple(self.consent),
+            suppressions=tuple(self.suppressions),
+            handovers=tuple(self.handovers),
+            asks=tuple(self.asks),
+            purchase=purchase,
+        )
+
+
+def load(
+    conn: sa.Connection, person_ids: Collection[str], *, since: datetime, now: datetime
+) -> dict[str, PersonView]:
+    """A view of each person, with handovers reserved after `since`."""
+    views = {person_id: PersonView() for person_id in person_ids}
+    person_of = {point.contact_point_id: point.person_id for point in people.points_of(conn, person_ids)}
+    for point, records in consents.records_of(conn, person_of).items():
+        views[person_of[point]].consent.extend(records)
+    for mark in suppressions.of_points(conn, person_of, now):
+        views[person_of[mark.contact_point_id]].suppressions.append(mark)
+    for point, handovers in _handovers(conn, person_of, since).items():
+        views[person_of[point]].handovers.extend(handovers)
+    for point, made in purchases.asks_of_points(conn, person_of).items():
+        views[person_of[point]].asks.extend(made)
+    return views
+
+
+def _handovers(
+    conn: sa.Connection, contact_point_ids: Collection[str], since: datetime
+) -> dict[str, list[Handover]]:
+    columns = reservations.c
+    query = (
+        sa.select(
+            columns.contact_point_id,
+            columns.message_id,
+            columns.merchant,
+            columns.purpose,
+            columns.purpose_class,
+            columns.channel,
+            columns.dedupe_key,
+            columns.reserved_at,
+        )
+        .where(
+            columns.contact_point_id.in_(contact_point_ids),
+            columns.reserved_at > since,
+            sa.text(COUNTED_SQL),
+        )
+        .order_by(columns.reserved_at, columns.attempt_id)
+    )
+    found: defaultdict[str, list[Handover]] = defaultdict(list)
+    for row in conn.execute(query):
+        found[row.contact_point_id].append(
+            Handover(
+                message_id=row.message_id,
+                merchant=row.merchant,
+                purpose=row.purpose,
+                purpose_class=PurposeClass(row.purpose_class),
+                channel=row.channel,
+                dedupe_key=row.dedupe_key,
+                at=row.reserved_at,
+            )
+        )
+    return found

@@ -1,0 +1,69 @@
+"""The rules, and how their findings become a decision.
+
+A rule is one file with one function `check(request, snapshot, policy, now) -> Finding`, and one entry in `RULES`.
+No rule knows another; all of them always run. `expiry` comes last, because it looks at the deferral of the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from notifygate.decision import Decision, Finding, Outcome, Reason
+from notifygate.policy import Policy
+from notifygate.rules import caps, consent, content, dedupe, expiry, quiet_hours, review_request, suppression
+from notifygate.snapshot import Request, Snapshot
+
+Rule = Callable[[Request, Snapshot, Policy, datetime], Finding]
+
+RULES: tuple[tuple[str, Rule], ...] = (
+    ("suppression", suppression.check),
+    ("consent", consent.check),
+    ("content", content.check),
+    ("review_request", review_request.check),
+    ("dedupe", dedupe.check),
+    ("caps", caps.check),
+    ("quiet_hours", quiet_hours.check),
+)
+
+
+def evaluate(
+    request: Request,
+    snapshot: Snapshot,
+    policy: Policy,
+    now: datetime,
+    *,
+    rules: Sequence[tuple[str, Rule]] = RULES,
+) -> Decision:
+    """Decide one request. Pure: the same arguments give the same decision, for ever.
+
+    An unknown merchant or purpose is denied before any rule runs. A rule that raises denies with `rule_error`:
+    what cannot be judged is not sent.
+    """
+    if unknown := _unknown(request, policy):
+        return Decision.of([unknown], at=now, policy=policy.hash)
+    findings = [_run(name, rule, request, snapshot, policy, now) for name, rule in rules]
+    so_far = Decision.of(findings, at=now, policy=policy.hash)
+    until = so_far.until if so_far.outcome is Outcome.DEFER else None
+    findings.append(expiry.check(request, now, until=until).by("expiry"))
+    return Decision.of(findings, at=now, policy=policy.hash)
+
+
+def _unknown(request: Request, policy: Policy) -> Finding | None:
+    if request.merchant not in policy.merchants:
+        text = f"No merchant {request.merchant!r} in the policy, so nothing is sent in its name."
+        return Finding.deny(Reason.UNKNOWN_MERCHANT, text, merchant=request.merchant).by("policy")
+    if request.purpose not in policy.purposes:
+        text = f"No purpose {request.purpose!r} in the policy, so nothing is sent for it."
+        return Finding.deny(Reason.UNKNOWN_PURPOSE, text, purpose=request.purpose).by("policy")
+    return None
+
+
+def _run(
+    name: str, rule: Rule, request: Request, snapshot: Snapshot, policy: Policy, now: datetime
+) -> Finding:
+    try:
+        return rule(request, snapshot, policy, now).by(name)
+    except Exception as error:  # noqa: BLE001  # fail closed, whatever a rule raises
+        text = f"The rule {name} failed with {type(error).__name__}, so nothing is sent."
+        return Finding.deny(Reason.RULE_ERROR, text, error=type(error).__name__).by(name)

@@ -1,0 +1,111 @@
+"""Consent: is there a permission that covers this message, and no refusal that overrules it?"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from notifygate.consent import ConsentRecord, Query, Standing, State, effective, standing_refusal
+from notifygate.decision import Finding, Reason
+from notifygate.policy import Accepts, Policy, Purpose, PurposeClass
+from notifygate.snapshot import Request, Snapshot
+
+_REFUSAL_REASONS = {
+    State.WITHDRAWN: (Reason.CONSENT_WITHDRAWN, "withdrew consent"),
+    State.OBJECTED: (Reason.CONSENT_OBJECTED, "objected (GDPR Art. 21)"),
+    State.REFUSED: (Reason.CONSENT_REFUSED, "declined when asked"),
+}
+_ABSENT_REASONS = {
+    Standing.PENDING: (
+        Reason.CONSENT_PENDING,
+        "Permission was asked for (double opt-in) and not yet confirmed.",
+    ),
+    Standing.EXPIRED: (Reason.CONSENT_EXPIRED, "The permission that covered this has expired."),
+    Standing.INVALIDATED: (
+        Reason.CONSENT_INVALIDATED,
+        "The permission that covered this was found to be void.",
+    ),
+    Standing.MISSING: (
+        Reason.CONSENT_MISSING,
+        "No permission covers this contact point, merchant, channel and purpose.",
+    ),
+}
+
+
+def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -> Finding:
+    """Allow on the grounds that the purpose accepts; deny on any refusal that covers it. DESIGN.md section 4."""
+    purpose = policy.purposes[request.purpose]
+    query = Query(
+        contact_point_id=request.contact_point_id,
+        merchant=request.merchant,
+        channel=request.channel,
+        purpose=request.purpose,
+    )
+    if not purpose.accepts:
+        service_only = purpose.purpose_class is PurposeClass.SERVICE
+        refusal = standing_refusal(snapshot.consent, query, policy, now, service_only=service_only)
+        if refusal is not None:
+            return _refused(refusal)
+        return Finding.allow(
+            Reason.CONSENT_NOT_NEEDED, "A service message, which needs no permission; none was refused."
+        )
+    found = effective(snapshot.consent, query, policy, now, accepts=purpose.accepts)
+    if found.permitted and found.event is not None:
+        return _permitted(found.event)
+    if found.standing is Standing.REFUSED and found.event is not None:
+        return _refused(found.event)
+    if _is_neutral_post_sale(request, snapshot, purpose, now):
+        return Finding.allow(
+            Reason.CONSENT_NEUTRAL_POST_SALE,
+            "The seller's own neutral review email in direct continuation of the sale; nothing was refused.",
+            within_days=purpose.neutral_within.days,
+        )
+    reason, text = _ABSENT_REASONS[found.standing]
+    if found.event is None:
+        return Finding.deny(reason, text)
+    return Finding.deny(reason, text, event=found.event.event_id)
+
+
+def _permitted(event: ConsentRecord) -> Finding:
+    since = f"{event.occurred_at:%Y-%m-%d}"
+    evidence = {
+        "event": event.event_id,
+        "party": event.party,
+        "occurred_at": event.occurred_at.isoformat(),
+        "expires_at": event.expires_at.isoformat() if event.expires_at else None,
+    }
+    if event.state is State.SOFT_OPT_IN:
+        text = f"An existing customer of {event.party} since {since}, who was offered to opt out and did not."
+        return Finding.allow(Reason.CONSENT_SOFT_OPT_IN, text, **evidence)
+    return Finding.allow(
+        Reason.CONSENT_GRANTED, f"Consent was given to {event.party} on {since}.", **evidence
+    )
+
+
+def _refused(event: ConsentRecord) -> Finding:
+    reason, verb = _REFUSAL_REASONS[event.state]
+    scope = f"party {event.party}, channel {event.channel}, purpose {event.purpose}"
+    return Finding.deny(
+        reason,
+        f"The person {verb} on {event.occurred_at:%Y-%m-%d} ({scope}).",
+        event=event.event_id,
+        party=event.party,
+        channel=event.channel,
+        purpose=event.purpose,
+        occurred_at=event.occurred_at.isoformat(),
+    )
+
+
+def _is_neutral_post_sale(request: Request, snapshot: Snapshot, purpose: Purpose, now: datetime) -> bool:
+    """The narrow Danish exception for a seller's own neutral review email right after the sale.
+
+    Source: the Danish Consumer Ombudsman's guidance on customer satisfaction surveys (DESIGN.md section 4).
+    """
+    purchase = snapshot.purchase
+    return (
+        Accepts.NEUTRAL_POST_SALE in purpose.accepts
+        and purchase is not None
+        and purchase.seller == request.merchant
+        and request.channel == "email"
+        and purchase.purchased_at is not None
+        and purchase.purchased_at <= now < purchase.purchased_at + purpose.neutral_within
+    )

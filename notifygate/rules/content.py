@@ -1,0 +1,53 @@
+"""Content: the declared class must not be a way round the gate."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from functools import lru_cache
+
+from notifygate.decision import Finding, Reason
+from notifygate.policy import Policy, PurposeClass
+from notifygate.snapshot import Request, Snapshot
+
+
+def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -> Finding:
+    """Deny a service message that points at a review site or carries a promotion marker."""
+    purpose = policy.purposes[request.purpose]
+    if purpose.purpose_class is not PurposeClass.SERVICE:
+        return Finding.allow(Reason.NOT_APPLICABLE, "Only service messages are searched for advertising.")
+    if site := _first(_hosts(policy.review_domains), request.text):
+        return Finding.deny(
+            Reason.MISDECLARED_CLASS,
+            f"A service message may not point at a review site, and this one names {site}.",
+            review_site=site,
+        )
+    if marker := _first(_words(policy.promotion_markers), request.text):
+        return Finding.deny(
+            Reason.MISDECLARED_CLASS,
+            f"A service message may not advertise, and this one carries the promotion marker {marker!r}.",
+            marker=marker,
+        )
+    return Finding.allow(Reason.PASSED, "Neither a review site nor a promotion marker in the text.")
+
+
+def _first(pattern: re.Pattern[str] | None, text: str) -> str | None:
+    found = pattern.search(text) if pattern is not None else None
+    return found[1].casefold() if found else None
+
+
+@lru_cache(maxsize=16)
+def _hosts(domains: tuple[str, ...]) -> re.Pattern[str] | None:
+    """Find a domain or a subdomain of it, but not a longer name that merely ends or starts alike."""
+    if not domains:
+        return None
+    either = "|".join(re.escape(domain) for domain in sorted(domains, key=len, reverse=True))
+    return re.compile(rf"(?<![\w-])(?:[\w-]+\.)*({either})(?![\w-]|\.\w)", re.IGNORECASE)
+
+
+@lru_cache(maxsize=16)
+def _words(markers: tuple[str, ...]) -> re.Pattern[str] | None:
+    if not markers:
+        return None
+    either = "|".join(re.escape(marker) for marker in sorted(markers, key=len, reverse=True))
+    return re.compile(rf"(?<!\w)({either})(?!\w)", re.IGNORECASE)

@@ -1,0 +1,128 @@
+"""Quiet hours: nobody is disturbed at night, in the time of the place where they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import UTC, date, datetime, time, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+import holidays
+
+from notifygate.decision import Finding, Reason
+from notifygate.policy import Policy, QuietHours
+from notifygate.snapshot import Request, Snapshot
+
+_DAY = timedelta(days=1)
+_LOOK_AHEAD_DAYS = 400
+
+
+def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -> Finding:
+    """Defer to the first instant that is allowed in every zone where the recipient may be.
+
+    The zones are the message's own, else those of the phone number, else the merchant's, else the default.
+    """
+    name = policy.purposes[request.purpose].quiet_hours
+    if name is None:
+        return Finding.allow(Reason.NOT_APPLICABLE, "The purpose sets no quiet hours.")
+    zones = _zones(request, policy)
+    if not zones:
+        return Finding.deny(
+            Reason.TIMEZONE_UNKNOWN, "The recipient's time zone is not known, nor is a default set."
+        )
+    hours = policy.quiet_hours[name]
+    country = request.country or policy.default_country
+    until = _first_allowed(hours, zones, country, now)
+    local = [now.astimezone(ZoneInfo(zone)).isoformat() for zone in zones]
+    if until is None:
+        text = f"The quiet hours {name!r} leave no time that is allowed in all of the recipient's zones."
+        return Finding.deny(Reason.QUIET_HOURS, text, quiet_hours=name, zones=list(zones), local_time=local)
+    if until == now:
+        return Finding.allow(
+            Reason.PASSED, "Outside quiet hours where the recipient is.", zones=list(zones), local_time=local
+        )
+    shown = until.astimezone(ZoneInfo(zones[0]))
+    return Finding.defer(
+        until,
+        Reason.QUIET_HOURS,
+        f"Quiet hours where the recipient is; not before {shown:%A %Y-%m-%d %H:%M} ({zones[0]}).",
+        quiet_hours=name,
+        zones=list(zones),
+        local_time=local,
+    )
+
+
+def _zones(request: Request, policy: Policy) -> tuple[str, ...]:
+    if request.timezone:
+        return (request.timezone,)
+    if request.zones:
+        return request.zones
+    zone = policy.merchants[request.merchant].timezone or policy.default_timezone
+    return (zone,) if zone else ()
+
+
+def _first_allowed(
+    hours: QuietHours, zones: Sequence[str], country: str | None, now: datetime
+) -> datetime | None:
+    """The first instant from `now` on that is allowed in all zones, or None within the look-ahead."""
+    candidate = now
+    while candidate < now + _LOOK_AHEAD_DAYS * _DAY:
+        nexts = [_next_in_zone(hours, ZoneInfo(zone), country, candidate) for zone in zones]
+        known = [instant for instant in nexts if instant is not None]
+        if len(known) < len(nexts):
+            return None
+        latest = max(known)
+        if latest == candidate:
+            return candidate
+        candidate = latest
+    return None
+
+
+def _next_in_zone(hours: QuietHours, zone: ZoneInfo, country: str | None, at: datetime) -> datetime | None:
+    today = at.astimezone(zone).date()
+    for offset in range(_LOOK_AHEAD_DAYS):
+        for start, end in _segments(hours, zone, country, today + offset * _DAY):
+            if at < end:
+                return max(at, start)
+    return None
+
+
+def _segments(
+    hours: QuietHours, zone: ZoneInfo, country: str | None, day: date
+) -> Iterator[tuple[datetime, datetime]]:
+    """The allowed spans of one local day as UTC instants, in order. A window over midnight is two of them."""
+    if hours.holidays and country is not None and day in _holidays(country):
+        return
+    midnight, next_midnight = time(0), day + _DAY
+    spans: list[tuple[datetime, datetime]] = []
+    for start, end in hours.allow.get((day - _DAY).weekday(), ()):
+        if midnight < end <= start:
+            spans.append((_opening(day, midnight, zone), _closing(day, end, zone)))
+    for start, end in hours.allow.get(day.weekday(), ()):
+        last = (day, end) if start < end else (next_midnight, midnight)
+        spans.append((_opening(day, start, zone), _closing(*last, zone)))
+    yield from sorted(span for span in spans if span[0] < span[1])
+
+
+def _opening(day: date, at: time, zone: ZoneInfo) -> datetime:
+    """The instant of a local time; where the clock change makes it two or none, the later reading."""
+    return max(_readings(day, at, zone))
+
+
+def _closing(day: date, at: time, zone: ZoneInfo) -> datetime:
+    """The instant of a local time; where the clock change makes it two or none, the earlier reading."""
+    return min(_readings(day, at, zone))
+
+
+def _readings(day: date, at: time, zone: ZoneInfo) -> tuple[datetime, datetime]:
+    local = datetime.combine(day, at, tzinfo=zone)
+    return local.astimezone(UTC), local.replace(fold=1).astimezone(UTC)
+
+
+@lru_cache(maxsize=256)
+def _holidays(country: str) -> holidays.HolidayBase:
+    """The public holidays of a country; none are known for a country that the `holidays` package lacks."""
+    try:
+        return holidays.country_holidays(country)
+    except NotImplementedError:
+        return holidays.HolidayBase()

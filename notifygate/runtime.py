@@ -1,0 +1,169 @@
+"""All parts of a gateway put together from one config: what the facade, the workers and the scheduler share."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+import dramatiq
+
+from notifygate.address import Channel
+from notifygate.broker import WorkQueue, open_broker
+from notifygate.channels import ChannelDriver
+from notifygate.channels.console import ConsoleChannel
+from notifygate.channels.file import FileChannel
+from notifygate.channels.http import HttpChannel
+from notifygate.channels.kannel import KannelChannel
+from notifygate.channels.null import NullChannel
+from notifygate.channels.smtp import SmtpChannel
+from notifygate.config import (
+    Config,
+    ConsoleSettings,
+    EmailSettings,
+    FileSettings,
+    HttpSettings,
+    KannelSettings,
+    NullSettings,
+    SmsSettings,
+    SmtpSettings,
+)
+from notifygate.delivery import Delivery
+from notifygate.embedded import EmbeddedRedis
+from notifygate.errors import BrokerError
+from notifygate.gate import Gate
+from notifygate.ledger import messages
+from notifygate.ledger.database import Ledger
+from notifygate.policy import PurposeClass
+from notifygate.scheduler import Scheduler
+
+logger = logging.getLogger(__name__)
+
+Clock = Callable[[], datetime]
+_DRAIN_BATCH = 100
+
+
+def system_clock() -> datetime:
+    """The instant now, in UTC."""
+    return datetime.now(UTC)
+
+
+class Runtime:
+    """The working parts of one gateway in one process. Safe to share between threads, not between processes."""
+
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock = system_clock,
+        *,
+        broker: dramatiq.Broker | None = None,
+        embedded: EmbeddedRedis | None = None,
+    ) -> None:
+        self.config = config
+        self.clock = clock
+        settings = config.settings
+        secret = settings.gateway.secret
+        self.ledger = Ledger(settings.gateway.ledger, secret=secret.get_secret_value() if secret else None)
+        try:
+            self.ledger.prepare()
+            self.drivers = open_channels(config)
+        except BaseException:
+            self.ledger.close()
+            raise
+        self.queue = WorkQueue(broker or open_broker(settings.gateway), embedded=embedded)
+        self.gate = Gate(self.ledger, config.policy, clock, lease=settings.delivery.lease)
+        self.delivery = Delivery(self.ledger, config, self.drivers, clock)
+        self.scheduler = Scheduler(self.ledger, self.delivery, self.queue, settings.delivery, clock)
+
+    def close(self) -> None:
+        self.scheduler.stop()
+        for driver in self.drivers.values():
+            driver.close()
+        self.queue.close()
+        self.ledger.close()
+
+    def enqueue(self, taken: Sequence[tuple[str, PurposeClass]]) -> None:
+        """Put new messages on the queue; where it is down, leave them to the scheduler."""
+        try:
+            self.queue.put(taken)
+        except BrokerError as error:
+            logger.warning("queue_down_at_submit", extra={"messages": len(taken), "error": str(error)})
+            ids = [message_id for message_id, _ in taken]
+            self.ledger.transact(lambda conn: messages.queue_again(conn, ids, self.clock()))
+
+    def work(self, message_ids: Sequence[str]) -> int:
+        """Decide messages and hand over what is allowed; return how many were decided.
+
+        Ids that are unknown, or not due, or in another worker's hands are passed over.
+        """
+        decided = self.gate.decide(message_ids)
+        self.delivery.deliver(decided.reservations)
+        return decided.count
+
+    def drain(self, limit: int | None = None) -> int:
+        """Work off all that is due now, in this process; return how many messages were decided."""
+        self.delivery.expire_leases()
+        total = 0
+        while limit is None or total < limit:
+            batch = _DRAIN_BATCH if limit is None else min(_DRAIN_BATCH, limit - total)
+            with self.ledger.read() as conn:
+                ids = messages.due_ids(conn, self.clock(), batch)
+            decided = self.work(ids) if ids else 0
+            if not decided:  # nothing is due, or all that is due is in other workers' hands
+                break
+            total += decided
+        return total
+
+
+def open_channels(config: Config) -> dict[Channel, ChannelDriver]:
+    """A driver for each channel that the config sets up. Raises `ChannelError`."""
+    settings = config.settings
+    wanted = {Channel.EMAIL: settings.email, Channel.SMS: settings.sms}
+    return {channel: _open(found) for channel, found in wanted.items() if found is not None}
+
+
+def _open(settings: EmailSettings | SmsSettings) -> ChannelDriver:
+    match settings:
+        case SmtpSettings():
+            return SmtpChannel(
+                host=settings.host,
+                port=settings.port,
+                tls=settings.tls,
+                username=settings.username,
+                password=_revealed(settings),
+                timeout_s=settings.timeout.total_seconds(),
+                ca_file=str(settings.ca_file) if settings.ca_file else None,
+            )
+        case HttpSettings():
+            return HttpChannel(
+                url=settings.url,
+                method=settings.method,
+                query=settings.query,
+                headers=settings.headers,
+                form=settings.form,
+                json=settings.json_body,
+                body=settings.body,
+                username=settings.username,
+                password=_revealed(settings),
+                secrets={name: secret.get_secret_value() for name, secret in settings.secrets.items()},
+                accepted_statuses=settings.accepted_statuses,
+                provider_id_path=settings.provider_id_path,
+                timeout_s=settings.timeout.total_seconds(),
+            )
+        case KannelSettings():
+            return KannelChannel(
+                url=settings.url,
+                username=settings.username,
+                password=_revealed(settings) or "",
+                timeout_s=settings.timeout.total_seconds(),
+            )
+        case FileSettings():
+            return FileChannel(settings.path)
+        case ConsoleSettings():
+            return ConsoleChannel()
+        case NullSettings():
+            return NullChannel()
+
+
+def _revealed(settings: SmtpSettings | HttpSettings | KannelSettings) -> str | None:
+    return settings.password.get_secret_value() if settings.password else None

@@ -1,0 +1,89 @@
+"""The scheduler: puts what is due on the queue, also what the queue lost, and lets leases run out.
+
+It runs as one thread in every worker process. Any number of them may run: rows are claimed in the ledger.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+from datetime import datetime
+
+from notifygate.broker import WorkQueue
+from notifygate.config import DeliverySettings
+from notifygate.delivery import Delivery
+from notifygate.errors import BrokerError, NotifygateError
+from notifygate.ledger import messages
+from notifygate.ledger.database import Ledger
+
+logger = logging.getLogger(__name__)
+
+_TICK_S = 1.0
+_BATCH = 500
+
+
+class Scheduler:
+    """Sweeps the ledger about once a second until stopped."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        delivery: Delivery,
+        queue: WorkQueue,
+        settings: DeliverySettings,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._ledger = ledger
+        self._delivery = delivery
+        self._queue = queue
+        self._settings = settings
+        self._clock = clock
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="notifygate-scheduler", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop after the sweep that is under way."""
+        self._stopped.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def sweep(self) -> int:
+        """Sweep once; return how many messages were put on the queue."""
+        self._delivery.expire_leases()
+        total = 0
+        while not self._stopped.is_set():
+            count = self._queue_due()
+            total += count
+            if count < _BATCH:
+                break
+        return total
+
+    def _queue_due(self) -> int:
+        taken = self._ledger.transact(
+            lambda conn: messages.claim_for_queue(
+                conn, self._clock(), again_after=self._settings.requeue_after, limit=_BATCH
+            )
+        )
+        try:
+            self._queue.put(taken)
+        except BrokerError:
+            ids = [message_id for message_id, _ in taken]
+            self._ledger.transact(lambda conn: messages.queue_again(conn, ids, self._clock()))
+            raise
+        return len(taken)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self.sweep()
+            except NotifygateError as error:
+                logger.warning("sweep_failed", extra={"error": str(error)})
+            except Exception:
+                logger.exception("sweep_failed")
+            # Not all processes at the same moment.
+            self._stopped.wait(_TICK_S * random.uniform(0.8, 1.2))
