@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 
 import dramatiq
 
@@ -132,7 +133,7 @@ def _open(settings: EmailSettings | SmsSettings) -> ChannelDriver:
                 username=settings.username,
                 password=_revealed(settings),
                 timeout_s=settings.timeout.total_seconds(),
-                ca_file=str(settings.ca_file) if settings.ca_file else None,
+                ca_file=_path(settings.ca_file),
             )
         case HttpSettings():
             return HttpChannel(
@@ -149,6 +150,7 @@ def _open(settings: EmailSettings | SmsSettings) -> ChannelDriver:
                 accepted_statuses=settings.accepted_statuses,
                 provider_id_path=settings.provider_id_path,
                 timeout_s=settings.timeout.total_seconds(),
+                ca_file=_path(settings.ca_file),
             )
         case KannelSettings():
             return KannelChannel(
@@ -156,6 +158,7 @@ def _open(settings: EmailSettings | SmsSettings) -> ChannelDriver:
                 username=settings.username,
                 password=_revealed(settings) or "",
                 timeout_s=settings.timeout.total_seconds(),
+                ca_file=_path(settings.ca_file),
             )
         case FileSettings():
             return FileChannel(settings.path)
@@ -167,3 +170,7 @@ def _open(settings: EmailSettings | SmsSettings) -> ChannelDriver:
 
 def _revealed(settings: SmtpSettings | HttpSettings | KannelSettings) -> str | None:
     return settings.password.get_secret_value() if settings.password else None
+
+
+def _path(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -263,7 +263,7 @@ def _span(table: Tree, key: str, model: type[Table]) -> timedelta | None:
         default = model.model_fields[key].default
         return default if isinstance(default, timedelta) else None
     try:
-        return values.span(table[key])
+        return values.wait(table[key])
     except ValueError:
         return None
 

@@ -30,6 +30,7 @@ Port = Annotated[int, PlainValidator(values.whole(1, 65_535))]
 Status = Annotated[int, PlainValidator(values.whole(200, 299))]
 Span = Annotated[timedelta, PlainValidator(values.span)]
 Switch = Annotated[bool, PlainValidator(values.switch)]
+Wait = Annotated[timedelta, PlainValidator(values.wait)]
 WebUrl = Annotated[str, PlainValidator(values.web_url)]
 Zone = Annotated[str, PlainValidator(values.zone)]
 
@@ -301,8 +302,8 @@ class ReviewRequestsTable(Table):
     per_person_and_merchant: LimitTable = Field(default_factory=lambda: LimitTable.of(1, "180d"))
     precedence: tuple[KindName, ...] = (MerchantKind.SHOP, MerchantKind.PLATFORM, MerchantKind.CARRIER)
     yield_for: Annotated[timedelta | None, PlainValidator(values.yields)] = Field(None, alias="yield")
-    delay: Span = timedelta(days=7)
-    delay_without_delivery: Span = timedelta(days=30)
+    delay: Wait = timedelta(days=7)
+    delay_without_delivery: Wait = timedelta(days=30)
     expires: Span = timedelta(days=60)
     footer: Annotated[
         Mapping[Language, Annotated[str, PlainValidator(values.footer)]], AfterValidator(values.footers)

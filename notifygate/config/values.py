@@ -115,6 +115,14 @@ def switch(value: Any) -> bool:
 
 def span(value: Any) -> timedelta:
     """Read `30s`, `15m`, `24h`, `7d` or `2w`: a number above zero and one unit, at most 100 years."""
+    length = wait(value)
+    if not length:
+        raise ValueError('must be longer than nothing, such as "1s"')
+    return length
+
+
+def wait(value: Any) -> timedelta:
+    """Read a span as `span` does, or one of no length, such as `0d`."""
     match = _SPAN.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError(
@@ -127,8 +135,6 @@ def span(value: Any) -> timedelta:
         length = _LONGEST * 2
     if length > _LONGEST:
         raise ValueError("must be at most 36500d (100 years)")
-    if not length:
-        raise ValueError('must be longer than nothing, such as "1s"')
     return length
 
 
