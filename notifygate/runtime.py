@@ -88,7 +88,9 @@ class Runtime:
         try:
             self.queue.put(taken)
         except BrokerError as error:
-            logger.warning("queue_down_at_submit", extra={"messages": len(taken), "error": str(error)})
+            # An embedded queue runs while workers do; that it is down is nothing to be warned of.
+            level = logging.INFO if self.config.settings.gateway.broker == "embedded" else logging.WARNING
+            logger.log(level, "queue_down_at_submit", extra={"messages": len(taken), "error": str(error)})
             ids = [message_id for message_id, _ in taken]
             self.ledger.transact(lambda conn: messages.queue_again(conn, ids, self.clock()))
 
