@@ -55,9 +55,15 @@ class Delivery:
 
         Raises `LedgerError` where outcomes cannot be recorded: their leases then run out, into doubt.
         """
-        orders = self._orders(reservations)
-        for channel in sorted({reservation.message.channel for reservation in reservations}):
-            batch = [one for one in reservations if one.message.channel is channel]
+        impossible = [
+            (one, outcome) for one in reservations if (outcome := self._cannot_hand_over(one.message))
+        ]
+        self._record(impossible)
+        left_out = {reservation.attempt_id for reservation, _ in impossible}
+        possible = [one for one in reservations if one.attempt_id not in left_out]
+        orders = self._orders(possible)
+        for channel in sorted({reservation.message.channel for reservation in possible}):
+            batch = [one for one in possible if one.message.channel is channel]
             ended: list[tuple[Reservation, HandOffOutcome]] = []
             recorded_at = time.monotonic()
             for pair in self._hand_off(self._drivers[channel], batch, orders):
@@ -79,6 +85,14 @@ class Delivery:
             return len(expired)
 
         return self._ledger.transact(expire)
+
+    def _cannot_hand_over(self, message: StoredMessage) -> HandOffOutcome | None:
+        """Why a message cannot even be tried: the config has changed since it was submitted."""
+        if message.channel not in self._drivers:
+            return HandOffOutcome(result=Result.FAILED, detail=f"no channel {message.channel} in the config")
+        if self._config.settings.sender(message.merchant, message.channel) is None:
+            return HandOffOutcome(result=Result.FAILED, detail="the merchant has no sender in the config")
+        return None
 
     def _hand_off(
         self, driver: ChannelDriver, batch: Sequence[Reservation], orders: Mapping[str, tuple[str, str]]

@@ -86,6 +86,10 @@ class Gateway:
         prepared = self._prepare(message)
         if connection is None:
             return self._accept([prepared])[0]
+        if not isinstance(connection, sa.Connection):
+            raise InvalidMessage(
+                "connection", "a SQLAlchemy Connection is wanted; of a Session, give session.connection()"
+            )
         fingerprints = self._runtime.ledger.fingerprints
         with translated_errors():
             return intake.accept(
