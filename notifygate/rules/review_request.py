@@ -21,27 +21,43 @@ def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -
     if purchase is None:
         return Finding.deny(Reason.PURCHASE_MISSING, "A review request must say which purchase it is about.")
     params = policy.review_requests
-    findings = (
+    for_good = (
         _about_role(request, policy),
         _about_review(purchase),
         _about_purchase(purchase, params),
-        _about_person(snapshot.asks, params.per_person, now),
-        _about_person_and_merchant(snapshot.asks, params.per_person_and_merchant, request.merchant, now),
         _about_precedence(request, purchase, policy, now),
         _about_time(purchase, params, now),
     )
-    denials = [finding for finding in findings if finding and finding.outcome is Outcome.DENY]
-    if denials:
-        return denials[0]
-    waits = [finding for finding in findings if finding and finding.until]
-    if waits:
-        return max(waits, key=lambda finding: finding.until or now)
+    if finding := _gravest(for_good):
+        return finding
+    # Windows move on: what they say counts when the request is due, and not when it merely waits.
+    for_now = (
+        _about_person(snapshot.asks, params.per_person, now),
+        _about_person_and_merchant(snapshot.asks, params.per_person_and_merchant, request.merchant, now),
+    )
+    if finding := _gravest(for_now):
+        return finding
     return Finding.allow(
         Reason.PASSED,
         "This purchase and this person may be asked now.",
         purchase=purchase.purchase_id,
         asks_of_purchase=len(purchase.asks),
     )
+
+
+def _gravest(findings: Sequence[Finding | None]) -> Finding | None:
+    """The first denial, else the longest deferral, else nothing."""
+    made = [finding for finding in findings if finding is not None]
+    for finding in made:
+        if finding.outcome is Outcome.DENY:
+            return finding
+    return max(made, key=_until, default=None)
+
+
+def _until(finding: Finding) -> datetime:
+    if finding.until is None:
+        raise ValueError("a finding that neither denies nor defers")
+    return finding.until
 
 
 def _about_role(request: Request, policy: Policy) -> Finding | None:
