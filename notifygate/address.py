@@ -40,6 +40,7 @@ _TYPE_NAMES = {
     PhoneNumberType.VOICEMAIL: "a voice mailbox",
 }
 _UNKNOWN_ZONE = "Etc/Unknown"
+_LONGEST_EMAIL = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets
 _GMAIL_DOMAINS = frozenset({"gmail.com", "googlemail.com"})
 # Mexico dropped the mobile prefix 1 in 2019 and both forms still circulate; Argentina writes mobiles with and
 # without 9. ITU-T national numbering plan notices; phonenumbers resources, regions MX and AR.
@@ -122,7 +123,10 @@ class ContactPoint:
             raise InvalidContactPoint(name, "not an email address; write it as name@domain") from error
         local = unicodedata.normalize("NFC", checked.local_part.casefold())
         domain = (checked.ascii_domain or checked.domain).lower()
-        return cls(channel=Channel.EMAIL, address=f"{local}@{domain}", mailbox=_mailbox(local, domain))
+        address = f"{local}@{domain}"
+        if len(address.encode()) > _LONGEST_EMAIL:
+            raise InvalidContactPoint(name, f"an email address has at most {_LONGEST_EMAIL} bytes")
+        return cls(channel=Channel.EMAIL, address=address, mailbox=_mailbox(local, domain))
 
 
 def _line(e164: str) -> str:

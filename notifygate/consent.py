@@ -6,17 +6,14 @@ DESIGN.md section 4 in code. Permissions are read narrowly, refusals widely. Not
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from enum import StrEnum
 
 from notifygate.address import ContactPoint
 from notifygate.errors import InvalidConsent, InvalidMessage
 from notifygate.message import check_aware
-from notifygate.policy import ANY, Accepts, Policy, PurposeClass
-
-PENDING_FOR = timedelta(days=7)
-"""How long the token of a double opt-in may be used."""
+from notifygate.policy import ANY, PENDING_FOR, Accepts, Policy, PurposeClass
 
 # A refusal of a class covers the classes in its set: a review request is marketing in the eyes of the law
 # (Danish Consumer Ombudsman's guidance on customer surveys; Bundesgerichtshof VI ZR 225/17).
@@ -56,7 +53,7 @@ class ConsentEvent:
     """
 
     state: State | str
-    contact_point: ContactPoint | str
+    contact_point: ContactPoint | str = field(repr=False)
     party: str = ANY
     channel: str = ANY
     purpose: str = ANY
@@ -193,30 +190,53 @@ def effective(
     return Effective(standing=Standing.MISSING)
 
 
+def pending_requests(
+    records: Iterable[ConsentRecord], query: Query, policy: Policy, at: datetime
+) -> list[ConsentRecord]:
+    """The double opt-ins that may be confirmed at instant `at`, oldest first.
+
+    They are those made at the contact point, for the merchant and channel of the query and for any purpose, not older
+    than `PENDING_FOR`, and with no refusal that covers them since. `query.purpose` is not looked at.
+    """
+    known = list(records)
+    found = []
+    for record in known:
+        asked = replace(query, purpose=record.purpose)
+        if (
+            record.state is State.REQUESTED
+            and _permission_covers(record, asked, policy)
+            and record.occurred_at <= at < record.occurred_at + PENDING_FOR
+            and not refused_since(known, record, asked, policy)
+        ):
+            found.append(record)
+    return sorted(found, key=lambda record: (record.occurred_at, record.event_id))
+
+
+def refused_since(
+    records: Iterable[ConsentRecord], permission: ConsentRecord, query: Query, policy: Policy
+) -> bool:
+    """Whether a refusal that covers the query is as new as a permission, by either of its dates."""
+    return any(
+        refuses(record, query, policy)
+        and max(record.occurred_at, record.recorded_at) >= permission.occurred_at
+        for record in records
+    )
+
+
 def recorded_by(records: Iterable[ConsentRecord], at: datetime) -> list[ConsentRecord]:
     """What the ledger knew at an instant."""
     return [record for record in records if record.recorded_at <= at]
 
 
-def standing_refusal(
-    records: Iterable[ConsentRecord],
-    query: Query,
-    policy: Policy,
-    at: datetime,
-    *,
-    service_only: bool = False,
+def service_refusal(
+    records: Iterable[ConsentRecord], query: Query, policy: Policy, at: datetime
 ) -> ConsentRecord | None:
-    """The newest refusal that covers `query` and that no later grant undoes; None if there is none.
+    """The newest refusal that `includes_service`, covers `query`, and was not undone by a later grant; else None.
 
-    This is the question for a message that needs no permission but may be refused. With `service_only`, only
-    refusals that say `includes_service` are looked at.
+    This is the question for a service message, which needs no permission.
     """
     known = list(records)
-    refusals = [
-        record
-        for record in known
-        if refuses(record, query, policy) and (record.includes_service or not service_only)
-    ]
+    refusals = [record for record in known if record.includes_service and refuses(record, query, policy)]
     if not refusals:
         return None
     remaining = [*refusals, *(record for record in known if record.state not in REFUSALS)]

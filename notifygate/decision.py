@@ -35,6 +35,7 @@ class Reason(StrEnum):
     CONSENT_GRANTED = "consent_granted"
     CONSENT_SOFT_OPT_IN = "consent_soft_opt_in"
     CONSENT_NEUTRAL_POST_SALE = "consent_neutral_post_sale"
+    CONSENT_REQUESTED = "consent_requested"
     CONSENT_MISSING = "consent_missing"
     CONSENT_PENDING = "consent_pending"
     CONSENT_EXPIRED = "consent_expired"
@@ -42,6 +43,8 @@ class Reason(StrEnum):
     CONSENT_WITHDRAWN = "consent_withdrawn"
     CONSENT_OBJECTED = "consent_objected"
     CONSENT_REFUSED = "consent_refused"
+
+    CONFIRMATION_SENT = "confirmation_sent"
 
     PURCHASE_MISSING = "purchase_missing"
     PURCHASE_ALREADY_ASKED = "purchase_already_asked"
@@ -52,6 +55,7 @@ class Reason(StrEnum):
     NOT_THE_BUYER = "not_the_buyer"
     REVIEW_NOT_DUE = "review_not_due"
     REVIEW_TOO_LATE = "review_too_late"
+    CASE_OPEN = "case_open"
 
     DUPLICATE = "duplicate"
     CAP_REACHED = "cap_reached"
@@ -75,6 +79,12 @@ class Finding:
     text: str
     evidence: Evidence = field(default_factory=dict, hash=False)
     until: datetime | None = None
+
+    def __post_init__(self) -> None:
+        if (self.outcome is Outcome.DEFER) != (self.until is not None):
+            raise ValueError("until: goes with defer, and with nothing else")
+        if self.until is not None and self.until.utcoffset() is None:
+            raise ValueError("until: must be timezone-aware")
 
     @classmethod
     def allow(cls, reason: str, text: str, **evidence: Any) -> Self:

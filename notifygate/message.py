@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields
@@ -62,7 +63,10 @@ def check_aware(name: str, value: datetime | None) -> datetime | None:
         raise InvalidMessage(name, f"a timezone-aware datetime is wanted, not {type(value).__name__}")
     if value.utcoffset() is None:
         raise InvalidMessage(name, "has no time zone; use datetime.now(UTC) or add tzinfo")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as error:
+        raise InvalidMessage(name, "lies outside the years that can be told in UTC") from error
 
 
 def _check_text(name: str, value: object, *, longest: int, one_line: bool = False) -> None:
@@ -74,6 +78,10 @@ def _check_text(name: str, value: object, *, longest: int, one_line: bool = Fals
         raise InvalidMessage(name, f"has {len(value)} characters; at most {longest} are allowed")
     if one_line and _CONTROL.search(value):
         raise InvalidMessage(name, "must be one line without control characters (header injection)")
+    _check_unicode(name, value)
+
+
+def _check_unicode(name: str, value: str) -> None:
     if _NUL in value:
         raise InvalidMessage(name, "holds a NUL character")
     try:
@@ -189,6 +197,11 @@ def _checked_metadata(metadata: object) -> dict[str, MetadataValue]:
     for key, value in metadata.items():
         if not isinstance(key, str) or not isinstance(value, str | int | float | bool | None):
             raise InvalidMessage("metadata", "keys must be text, and values text, numbers, booleans or None")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvalidMessage("metadata", "numbers must be finite: JSON has no others")
+        for text in (key, value):
+            if isinstance(text, str):
+                _check_unicode("metadata", text)
     return dict(metadata)
 
 

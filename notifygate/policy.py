@@ -19,6 +19,13 @@ import rfc8785
 ANY = "*"
 
 
+PENDING_FOR = timedelta(days=7)
+"""How long a double opt-in may be confirmed, and so how long its one confirmation message may be sent."""
+
+CASE_HOLDS_AT_MOST = timedelta(days=14)
+"""How long an open case may hold a review request, from the time when it first fell due."""
+
+
 class PurposeClass(StrEnum):
     """What kind of message a purpose is, in the eyes of the law."""
 
@@ -94,7 +101,8 @@ class Purpose:
     """Why messages are sent, and on what conditions.
 
     `accepts` is empty for a purpose that needs no permission. `audience` is who may be asked for a review.
-    `on_doubt` says whether a message that may have arrived is sent again.
+    `on_doubt` says whether a message that may have arrived is sent again. A purpose that `confirms` asks the person to
+    confirm a double opt-in: one message for each request that is pending.
     """
 
     purpose_class: PurposeClass
@@ -104,6 +112,7 @@ class Purpose:
     quiet_hours: str | None = None
     audience: str = "buyer"
     on_doubt: str = "hold"
+    confirms: bool = False
     neutral_within: timedelta = timedelta(days=14)
 
 
@@ -131,7 +140,8 @@ class Limit:
 class ReviewRequests:
     """How often, when and by whom a customer may be asked for a review. DESIGN.md section 6.
 
-    `yield_for` is None where lower-ranked askers are denied, else how long they wait.
+    `yield_for` is None where lower-ranked askers are denied, else how long they wait. With `hold_for_cases` an open
+    case about the purchase holds the request back, for at most `CASE_HOLDS_AT_MOST`, whatever its outcome.
     """
 
     asks_per_purchase: int = 1
@@ -142,6 +152,7 @@ class ReviewRequests:
     delay: timedelta = timedelta(days=7)
     delay_without_delivery: timedelta = timedelta(days=30)
     expires: timedelta = timedelta(days=60)
+    hold_for_cases: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +184,8 @@ class Policy:
         """How far back any rule looks: older messages cannot change a decision."""
         windows = [timedelta(0)]
         for purpose in self.purposes.values():
+            if purpose.confirms:
+                windows.append(PENDING_FOR)
             windows.extend(cap.window for cap in purpose.caps)
             if purpose.dedupe is not None:
                 windows.append(purpose.dedupe)
@@ -187,6 +200,22 @@ class Policy:
         return found.group if found else None
 
 
+def in_words(span: timedelta) -> str:
+    """A span as people say it, exact: whole days from two on, else whole hours, minutes or seconds."""
+    seconds = span.days * 86_400 + span.seconds
+    if seconds % 86_400 == 0 and seconds != 86_400:
+        return counted(seconds // 86_400, "day")
+    for unit, length in (("hour", 3_600), ("minute", 60)):
+        if seconds % length == 0:
+            return counted(seconds // length, unit)
+    return counted(seconds, "second")
+
+
+def counted(count: int, unit: str) -> str:
+    """A number and its unit: `1 day`, `2 days`."""
+    return f"{count} {unit}" if count == 1 else f"{count} {unit}s"
+
+
 def _plain(value: Any) -> Any:
     """Turn policy values into what JSON knows. Sets are sorted, spans are whole microseconds."""
     if is_dataclass(value):
@@ -198,7 +227,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_plain(inner) for inner in value]
     if isinstance(value, timedelta):
-        return {"days": value.days, "seconds": value.seconds}
+        return {"days": value.days, "seconds": value.seconds, "microseconds": value.microseconds}
     if isinstance(value, time):
         return value.isoformat()
     return value

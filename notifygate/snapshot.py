@@ -87,6 +87,7 @@ class PurchaseFacts:
     purchased_at: datetime | None = None
     delivered_at: datetime | None = None
     reviewed_at: datetime | None = None
+    case_open_since: datetime | None = None
     asks: tuple[Ask, ...] = ()
 
 

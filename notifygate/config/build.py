@@ -107,6 +107,7 @@ def _purpose(table: PurposeTable) -> Purpose:
         quiet_hours=table.quiet_hours,
         audience=table.audience,
         on_doubt=table.on_doubt,
+        confirms=table.confirms,
         neutral_within=table.within,
     )
 
@@ -144,6 +145,7 @@ def _review_requests(table: ReviewRequestsTable) -> ReviewRequests:
         delay=table.delay,
         delay_without_delivery=table.delay_without_delivery,
         expires=table.expires,
+        hold_for_cases=table.hold_for_cases,
     )
 
 

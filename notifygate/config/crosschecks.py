@@ -15,7 +15,7 @@ from notifygate.config import values
 from notifygate.config.faults import Fault, KeyPath, driver_keys
 from notifygate.config.schema import DeliverySettings, ReviewRequestsTable, Table
 from notifygate.config.sources import variable
-from notifygate.policy import ANY, Accepts, PurposeClass
+from notifygate.policy import ANY, CASE_HOLDS_AT_MOST, Accepts, PurposeClass
 
 Tree = Mapping[str, Any]
 
@@ -162,6 +162,9 @@ def _check_purposes(tables: Tree) -> Iterator[Fault]:
         if table.get("class") == PurposeClass.REVIEW and table.get("on_doubt") == "resend":
             problem = 'a review request is never sent again in doubt; write "hold", or leave the key out'
             yield Fault(("purposes", name, "on_doubt"), problem)
+        if table.get("confirms") in (True, "true") and table.get("permission") != "none":
+            problem = 'a message that asks to confirm is of class "service", with permission = "none"'
+            yield Fault(("purposes", name, "confirms"), problem)
         for number, cap in _items(table, "caps"):
             if isinstance(cap, Mapping):
                 yield from _check_cap(("purposes", name, "caps", number), cap, _table(tables, "purposes"))
@@ -248,6 +251,9 @@ def _check_review_requests(tables: Tree) -> Iterator[Fault]:
             ("review_requests", key), "expires must be longer than delay, or nobody could ever be asked"
         )
         return
+    if table.get("hold_for_cases") in (True, "true") and delay + CASE_HOLDS_AT_MOST >= expires:
+        problem = f"delay and the {CASE_HOLDS_AT_MOST.days} days of a case must be shorter than expires; lengthen it"
+        yield Fault(("review_requests", "hold_for_cases"), problem)
     try:
         waits = values.yields(table.get("yield", "deny"))
     except ValueError:

@@ -270,6 +270,7 @@ class PurposeTable(Table):
         "hold"
     )
     within: Span = timedelta(days=14)
+    confirms: Switch = False
 
 
 class QuietHoursTable(Table):
@@ -305,6 +306,7 @@ class ReviewRequestsTable(Table):
     delay: Wait = timedelta(days=7)
     delay_without_delivery: Wait = timedelta(days=30)
     expires: Span = timedelta(days=60)
+    hold_for_cases: Switch = False
     footer: Annotated[
         Mapping[Language, Annotated[str, PlainValidator(values.footer)]], AfterValidator(values.footers)
     ] = FOOTERS

@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+import hmac
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from notifygate.address import ContactPoint
-from notifygate.consent import ConsentEvent, Effective, Query, State, check_event, effective, recorded_by
+from notifygate.consent import (
+    ConsentEvent,
+    Effective,
+    Query,
+    State,
+    check_event,
+    effective,
+    recorded_by,
+    refused_since,
+)
 from notifygate.errors import InvalidConsent, NotFound
 from notifygate.ids import new_id
 from notifygate.ledger import consents, journal, people
 from notifygate.message import check_aware
-from notifygate.policy import ANY
+from notifygate.policy import ANY, PENDING_FOR
 from notifygate.runtime import Runtime
 
 _STORED = tuple(field.name for field in fields(ConsentEvent) if field.name != "contact_point")
 # What goes into the ledger row. Free texts stay in the consent event: a reader may have typed an address there.
 _LOGGED = ("event_id", "state", "party", "channel", "purpose", "basis", "includes_service", "invalidates")
-_BASIS = {State.GRANTED: "consent", State.SOFT_OPT_IN: "existing customer"}
+_BASIS = {State.GRANTED: "consent", State.SOFT_OPT_IN: "existing customer", State.REQUESTED: "double opt-in"}
+_CONFIRMS = "confirms"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptIn:
+    """A double opt-in that was begun. `token` goes into the confirmation message, as part of a link."""
+
+    event_id: str
+    token: str = field(repr=False)
 
 
 class ConsentBook:
@@ -87,6 +106,63 @@ class ConsentBook:
         """
         proof = {"sale_ref": sale_ref, "opt_out_offered": opt_out_offered}
         return self._permit(State.SOFT_OPT_IN, contact_point, party, purpose, channel, proof | details)
+
+    def request(
+        self,
+        contact_point: ContactPoint | str,
+        *,
+        party: str,
+        purpose: str,
+        channel: str | None = None,
+        **details: Any,
+    ) -> OptIn:
+        """Begin a double opt-in: somebody typed this contact point in, and has yet to prove that it is theirs.
+
+        It permits one message of a purpose that `confirms`, to carry the token, and nothing else. Within 7 days
+        `confirm` turns it into a grant. Raises as `record` does.
+        """
+        event_id = self._permit(State.REQUESTED, contact_point, party, purpose, channel, details)
+        return OptIn(event_id=event_id, token=f"{event_id}.{self._signature(event_id)}")
+
+    def confirm(self, token: str, **details: Any) -> str:
+        """Turn a double opt-in into a grant, dated now; return the grant's event id. A second time changes nothing.
+
+        Raises `InvalidConsent` for a token that is not ours, that is older than 7 days, or whose request was followed
+        by a refusal.
+        """
+        runtime = self._runtime
+        event_id, _, signature = token.partition(".")
+        if not hmac.compare_digest(signature.encode(), self._signature(event_id).encode()):
+            raise InvalidConsent("token", "is not one that this gateway gave out")
+
+        def write(conn: sa.Connection) -> str:
+            now = runtime.clock()
+            asked = consents.get(conn, event_id)
+            if asked is None or asked["state"] != State.REQUESTED:
+                raise InvalidConsent("token", "belongs to no double opt-in of this ledger")
+            point_id = asked["contact_point_id"]
+            person_id = people.persons_of(conn, [point_id])[point_id]
+            people.lock(conn, [person_id])
+            proof = f"{_CONFIRMS} {event_id}"
+            history = consents.history(
+                conn, [known.contact_point_id for known in people.points_of(conn, [person_id])]
+            )
+            for row in history:
+                if row["state"] == State.GRANTED and row["evidence"] == proof:
+                    return str(row["event_id"])
+            self._check_confirmable(conn, asked, now)
+            point = people.point(conn, point_id)
+            event = ConsentEvent(
+                state=State.GRANTED,
+                contact_point=str(point),
+                **{"basis": "consent", "source": "double opt-in", "notice_version": asked["notice_version"]}
+                | details
+                | {name: asked[name] for name in ("party", "channel", "purpose")}
+                | {"evidence": proof},
+            )
+            return append_event(conn, event, point_id, now)
+
+        return runtime.ledger.transact(write)
 
     def withdraw(
         self,
@@ -228,6 +304,26 @@ class ConsentBook:
                 **details,
             )
         )
+
+    def _check_confirmable(self, conn: sa.Connection, asked: dict[str, Any], now: datetime) -> None:
+        if now >= asked["occurred_at"] + PENDING_FOR:
+            raise InvalidConsent("token", f"has expired: it could be used for {PENDING_FOR.days} days")
+        point_id = asked["contact_point_id"]
+        person_id = people.persons_of(conn, [point_id])[point_id]
+        points = [known.contact_point_id for known in people.points_of(conn, [person_id])]
+        records = [record for found in consents.records_of(conn, points).values() for record in found]
+        permission = next(record for record in records if record.event_id == asked["event_id"])
+        query = Query(
+            contact_point_id=point_id,
+            merchant=asked["party"],
+            channel=asked["channel"],
+            purpose=asked["purpose"],
+        )
+        if refused_since(records, permission, query, self._runtime.config.policy):
+            raise InvalidConsent("token", "can no longer be used: the person has refused since")
+
+    def _signature(self, event_id: str) -> str:
+        return self._runtime.ledger.fingerprints.of("double opt-in", event_id)
 
     def _invalidate(
         self, conn: sa.Connection, event: ConsentEvent, point: ContactPoint, now: datetime

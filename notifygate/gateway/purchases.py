@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from notifygate.address import ContactPoint
 from notifygate.errors import InvalidMessage
 from notifygate.ids import new_id
-from notifygate.ledger import journal, people, purchases
+from notifygate.ledger import journal, messages, people, purchases
 from notifygate.ledger.database import LedgerConflict
 from notifygate.message import Purchase, check_aware
 from notifygate.runtime import Runtime
@@ -110,6 +110,43 @@ class Purchases:
             journal.append(conn, [_entry(journal.Kind.REVIEW, purchase_id, None, now, body)])
 
         self._runtime.ledger.transact(write)
+
+    def open_case(self, purchase: Purchase) -> None:
+        """Record that the seller is sorting something out about a purchase, whatever it is.
+
+        It makes a difference only where the policy says `hold_for_cases`. Raises `InvalidMessage`.
+        """
+        self._set_case(purchase, is_open=True)
+
+    def close_case(self, purchase: Purchase) -> None:
+        """Record that a case is closed, with whatever outcome: requests that it held are decided afresh.
+
+        Raises `InvalidMessage`.
+        """
+        self._set_case(purchase, is_open=False)
+
+    def _set_case(self, purchase: Purchase, *, is_open: bool) -> None:
+        self._check_merchant("purchase.seller", purchase.seller)
+
+        def write(conn: sa.Connection) -> None:
+            now = self._runtime.clock()
+            purchase_id = self._ensure(conn, purchase, now)
+            purchases.lock(conn, [purchase_id])
+            was_open = purchases.facts(conn, [purchase_id])[purchase_id].case_open_since is not None
+            if was_open == is_open:
+                return
+            purchases.set_case(conn, purchase_id, now if is_open else None)
+            kind = journal.Kind.CASE_OPENED if is_open else journal.Kind.CASE_CLOSED
+            journal.append(conn, [_entry(kind, purchase_id, None, now, {})])
+
+        self._runtime.ledger.transact(write)
+        if not is_open:
+            self._runtime.ledger.transact(lambda conn: self._wake(conn, purchase))
+
+    def _wake(self, conn: sa.Connection, purchase: Purchase) -> None:
+        # In a transaction of its own: messages are never locked after a purchase.
+        now = self._runtime.clock()
+        messages.wake(conn, self._ensure(conn, purchase, now), now)
 
     def _ensure(self, conn: sa.Connection, purchase: Purchase, now: datetime) -> str:
         return purchases.ensure(conn, [purchase], now)[(purchase.seller, purchase.order_id)][1]

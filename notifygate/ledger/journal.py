@@ -31,6 +31,8 @@ class Kind(StrEnum):
     ALIAS = "alias"
     ASK = "ask"
     REVIEW = "review"
+    CASE_OPENED = "case_opened"
+    CASE_CLOSED = "case_closed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

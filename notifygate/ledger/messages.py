@@ -182,6 +182,20 @@ def queue_again(conn: sa.Connection, message_ids: Collection[str], at: datetime)
     )
 
 
+def wake(conn: sa.Connection, purchase_id: str, now: datetime) -> None:
+    """Let the deferred messages about a purchase be decided afresh now."""
+    names = sa.select(purchase_names.c.name_id).where(purchase_names.c.purchase_id == purchase_id)
+    conn.execute(
+        sa.update(messages)
+        .where(
+            messages.c.purchase_name_id.in_(names),
+            messages.c.status == Status.DEFERRED.value,
+            messages.c.due_at > now,
+        )
+        .values(due_at=now, sweep_at=now)
+    )
+
+
 def set_status(conn: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
     """Set status, reason, due_at, sweep_at and attempts of messages that the transaction holds.
 

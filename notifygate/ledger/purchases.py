@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from notifygate.ids import new_id
 from notifygate.ledger.database import insert_new
+from notifygate.ledger.messages import wake
 from notifygate.ledger.schema import asks, purchase_names, purchases
 from notifygate.message import Purchase
 from notifygate.snapshot import Ask, PurchaseFacts
@@ -48,7 +49,7 @@ def ensure(conn: sa.Connection, wanted: Iterable[Purchase], now: datetime) -> di
         insert_new(conn, purchase_names, names)
         known |= find_names(conn, missing)
         _drop_unnamed(conn, [row["purchase_id"] for row in rows], known)
-    _fill_in_dates(conn, {known[name][1]: by_name[name] for name in by_name})
+    _fill_in_dates(conn, {known[name][1]: by_name[name] for name in by_name}, now)
     return known
 
 
@@ -86,6 +87,7 @@ def facts(conn: sa.Connection, purchase_ids: Collection[str]) -> dict[str, Purch
             purchased_at=row.purchased_at,
             delivered_at=row.delivered_at,
             reviewed_at=row.reviewed_at,
+            case_open_since=row.case_open_since,
             asks=tuple(made[row.purchase_id]),
         )
         for row in conn.execute(query)
@@ -149,6 +151,7 @@ def merge(conn: sa.Connection, *, into: str, other: str) -> None:
     }
     kept, gone = rows[into], rows[other]
     reviews = [at for at in (kept.reviewed_at, gone.reviewed_at) if at is not None]
+    cases = [at for at in (kept.case_open_since, gone.case_open_since) if at is not None]
     conn.execute(
         sa.update(purchases)
         .where(purchases.c.purchase_id == into)
@@ -157,6 +160,7 @@ def merge(conn: sa.Connection, *, into: str, other: str) -> None:
             purchased_at=kept.purchased_at or gone.purchased_at,
             delivered_at=kept.delivered_at or gone.delivered_at,
             reviewed_at=min(reviews) if reviews else None,
+            case_open_since=min(cases) if cases else None,
         )
     )
 
@@ -174,6 +178,13 @@ def set_reviewed(conn: sa.Connection, purchase_id: str, at: datetime) -> None:
         .where(columns.purchase_id == purchase_id)
         .where(columns.reviewed_at.is_(None) | (columns.reviewed_at > at))
         .values(reviewed_at=at)
+    )
+
+
+def set_case(conn: sa.Connection, purchase_id: str, open_since: datetime | None) -> None:
+    """Record that a case about a purchase is open, or with None that none is."""
+    conn.execute(
+        sa.update(purchases).where(purchases.c.purchase_id == purchase_id).values(case_open_since=open_since)
     )
 
 
@@ -224,7 +235,7 @@ def _with_dates_of(purchase: Purchase, other: Purchase) -> Purchase:
     )
 
 
-def _fill_in_dates(conn: sa.Connection, told: dict[str, Purchase]) -> None:
+def _fill_in_dates(conn: sa.Connection, told: dict[str, Purchase], now: datetime) -> None:
     dated = {purchase_id: p for purchase_id, p in told.items() if p.purchased_at or p.delivered_at}
     columns = purchases.c
     query = sa.select(columns.purchase_id, columns.purchased_at, columns.delivered_at).where(
@@ -238,3 +249,4 @@ def _fill_in_dates(conn: sa.Connection, told: dict[str, Purchase]) -> None:
         }
         if filled != {"purchased_at": purchased_at, "delivered_at": delivered_at}:
             conn.execute(sa.update(purchases).where(columns.purchase_id == purchase_id).values(filled))
+            wake(conn, purchase_id, now)  # what waited for a date may be due earlier

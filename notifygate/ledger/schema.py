@@ -164,6 +164,7 @@ purchases = sa.Table(
     sa.Column("purchased_at", Instant),
     sa.Column("delivered_at", Instant),
     sa.Column("reviewed_at", Instant),
+    sa.Column("case_open_since", Instant),  # null while no case is open
 )
 
 # Every name that a purchase goes by: the seller's order id, a carrier's parcel number. Learning that two names

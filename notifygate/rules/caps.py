@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from notifygate.decision import Finding, Outcome, Reason
-from notifygate.policy import Cap, Over, Per, Policy
+from notifygate.policy import Cap, Over, Per, Policy, in_words
 from notifygate.snapshot import Handover, Request, Snapshot
 
 
@@ -47,7 +47,7 @@ def _check_one(cap: Cap, request: Request, snapshot: Snapshot, policy: Policy, n
     }
     if len(times) < cap.limit:
         return Finding.allow(Reason.PASSED, "The cap has room.", **evidence)
-    text = f"{len(times)} of at most {cap.limit} messages per {cap.per.value} in {cap.window.days} days were sent"
+    text = f"{len(times)} of at most {cap.limit} messages per {cap.per.value} in {in_words(cap.window)} were sent"
     if cap.over is Over.DENY:
         return Finding.deny(Reason.CAP_REACHED, f"{text}.", **evidence)
     frees = times[len(times) - cap.limit] + cap.window

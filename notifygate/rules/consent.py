@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from notifygate.consent import ConsentRecord, Query, Standing, State, effective, standing_refusal
+from notifygate.consent import (
+    ConsentRecord,
+    Query,
+    Standing,
+    State,
+    effective,
+    pending_requests,
+    service_refusal,
+)
 from notifygate.decision import Finding, Reason
 from notifygate.policy import Accepts, Policy, Purpose, PurposeClass
 from notifygate.snapshot import Request, Snapshot
@@ -40,9 +48,10 @@ def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -
         channel=request.channel,
         purpose=request.purpose,
     )
-    if not purpose.accepts:
-        service_only = purpose.purpose_class is PurposeClass.SERVICE
-        refusal = standing_refusal(snapshot.consent, query, policy, now, service_only=service_only)
+    if purpose.confirms:
+        return _about_confirmation(request, snapshot, query, policy, now)
+    if not purpose.accepts and purpose.purpose_class is PurposeClass.SERVICE:
+        refusal = service_refusal(snapshot.consent, query, policy, now)
         if refusal is not None:
             return _refused(refusal)
         return Finding.allow(
@@ -63,6 +72,40 @@ def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -
     if found.event is None:
         return Finding.deny(reason, text)
     return Finding.deny(reason, text, event=found.event.event_id)
+
+
+def _about_confirmation(
+    request: Request, snapshot: Snapshot, query: Query, policy: Policy, now: datetime
+) -> Finding:
+    """A double opt-in permits one message that asks to confirm it, and nothing else."""
+    pending = pending_requests(snapshot.consent, query, policy, now)
+    if not pending:
+        reason, _ = _ABSENT_REASONS[Standing.MISSING]
+        return Finding.deny(reason, "No double opt-in is pending that this message could ask to confirm.")
+    sent = sorted(
+        (
+            handover
+            for handover in snapshot.handovers
+            if handover.purpose == request.purpose
+            and handover.merchant == request.merchant
+            and handover.message_id != request.message_id
+            and handover.at >= pending[0].occurred_at
+        ),
+        key=lambda handover: (handover.at, handover.message_id),
+    )
+    events = [record.event_id for record in pending]
+    if len(sent) >= len(pending):
+        return Finding.deny(
+            Reason.CONFIRMATION_SENT,
+            f"The message that asks to confirm was sent on {sent[-1].at:%Y-%m-%d}; there is one for each request.",
+            events=events,
+            messages=[handover.message_id for handover in sent],
+        )
+    return Finding.allow(
+        Reason.CONSENT_REQUESTED,
+        "Asks the person to confirm a double opt-in, which permits this once.",
+        events=events,
+    )
 
 
 def _permitted(event: ConsentRecord) -> Finding:

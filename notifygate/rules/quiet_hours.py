@@ -91,7 +91,7 @@ def _segments(
     hours: QuietHours, zone: ZoneInfo, country: str | None, day: date
 ) -> Iterator[tuple[datetime, datetime]]:
     """The allowed spans of one local day as UTC instants, in order. A window over midnight is two of them."""
-    if hours.holidays and country is not None and day in _holidays(country):
+    if hours.holidays and country is not None and day in _holidays(country, day.year):
         return
     midnight, next_midnight = time(0), day + _DAY
     spans: list[tuple[datetime, datetime]] = []
@@ -119,10 +119,13 @@ def _readings(day: date, at: time, zone: ZoneInfo) -> tuple[datetime, datetime]:
     return local.astimezone(UTC), local.replace(fold=1).astimezone(UTC)
 
 
-@lru_cache(maxsize=256)
-def _holidays(country: str) -> holidays.HolidayBase:
-    """The public holidays of a country; none are known for a country that the `holidays` package lacks."""
+@lru_cache(maxsize=1_024)
+def _holidays(country: str, year: int) -> frozenset[date]:
+    """The public holidays of a country in a year; none for a country that the `holidays` package lacks.
+
+    The package's own objects fill themselves in while they are asked, and threads must not share them.
+    """
     try:
-        return holidays.country_holidays(country)
+        return frozenset(holidays.country_holidays(country, years=year))
     except NotImplementedError:
-        return holidays.HolidayBase()
+        return frozenset()

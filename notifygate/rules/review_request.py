@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from notifygate.decision import Finding, Outcome, Reason
-from notifygate.policy import Limit, Policy, PurposeClass, ReviewRequests
+from notifygate.policy import (
+    CASE_HOLDS_AT_MOST,
+    Limit,
+    Policy,
+    PurposeClass,
+    ReviewRequests,
+    in_words,
+)
 from notifygate.snapshot import Ask, PurchaseFacts, Request, Snapshot
 
 
@@ -27,6 +34,7 @@ def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -
         _about_purchase(purchase, params),
         _about_precedence(request, purchase, policy, now),
         _about_time(purchase, params, now),
+        _about_case(purchase, params, now),
     )
     if finding := _gravest(for_good):
         return finding
@@ -103,9 +111,9 @@ def _about_person(asks: Sequence[Ask], limit: Limit | None, now: datetime) -> Fi
     return Finding.deny(
         Reason.PERSON_ASKED_RECENTLY,
         f"This person was asked by {recent[-1].by} on {recent[-1].at:%Y-%m-%d}; "
-        f"at most {limit.limit} in {limit.window.days} days over all merchants.",
+        f"at most {limit.limit} in {in_words(limit.window)} over all merchants.",
         limit=limit.limit,
-        window_days=limit.window.days,
+        window_seconds=int(limit.window.total_seconds()),
         asks=[_shown(ask) for ask in recent],
     )
 
@@ -121,9 +129,9 @@ def _about_person_and_merchant(
     return Finding.deny(
         Reason.PERSON_ASKED_BY_MERCHANT_RECENTLY,
         f"{merchant} asked this person on {recent[-1].at:%Y-%m-%d}; "
-        f"at most {limit.limit} in {limit.window.days} days from one merchant.",
+        f"at most {limit.limit} in {in_words(limit.window)} from one merchant.",
         limit=limit.limit,
-        window_days=limit.window.days,
+        window_seconds=int(limit.window.total_seconds()),
         asks=[_shown(ask) for ask in recent],
     )
 
@@ -146,7 +154,7 @@ def _about_precedence(
             f"{purchase.seller} sold this and asks for reviews itself, so {request.merchant} does not.",
             **evidence,
         )
-    higher = [ask for ask in purchase.asks if _rank(ask.by, policy) < own]
+    higher = sorted((ask for ask in purchase.asks if _rank(ask.by, policy) < own), key=_when)
     if higher:
         return Finding.deny(
             Reason.SELLER_ASKS_ITSELF,
@@ -183,6 +191,27 @@ def _about_time(purchase: PurchaseFacts, params: ReviewRequests, now: datetime) 
             **evidence,
         )
     return None
+
+
+def _about_case(purchase: PurchaseFacts, params: ReviewRequests, now: datetime) -> Finding | None:
+    """Hold the ask while a case is open: the same for everyone, and released whatever the outcome.
+
+    The hold never makes a request too late, for then an open case would decide who is asked.
+    """
+    if not params.hold_for_cases or purchase.case_open_since is None:
+        return None
+    due = _due(purchase, params)
+    released = min(due + CASE_HOLDS_AT_MOST, _delivered(purchase, params) + params.expires)
+    if now < due or now >= released:
+        return None
+    return Finding.defer(
+        released,
+        Reason.CASE_OPEN,
+        f"A case about this purchase is open; it is asked about when that is closed, or on {released:%Y-%m-%d}.",
+        purchase=purchase.purchase_id,
+        case_open_since=purchase.case_open_since.isoformat(),
+        due=due.isoformat(),
+    )
 
 
 def _due(purchase: PurchaseFacts, params: ReviewRequests) -> datetime:

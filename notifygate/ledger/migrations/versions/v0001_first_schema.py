@@ -98,6 +98,7 @@ def _create_tables() -> None:
         sa.Column("purchased_at", sa.BigInteger(), nullable=True),
         sa.Column("delivered_at", sa.BigInteger(), nullable=True),
         sa.Column("reviewed_at", sa.BigInteger(), nullable=True),
+        sa.Column("case_open_since", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("purchase_id", name=op.f("pk_purchases")),
     )
     op.create_table(

@@ -1,0 +1,59 @@
+"""Keyed fingerprints, folded texts, and ids that sort by time."""
+
+from __future__ import annotations
+
+import re
+import time
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from notifygate.fingerprint import Fingerprints, normalised
+from notifygate.ids import new_id
+
+KEYED = Fingerprints(b"secret")
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text(max_size=5), max_size=3), st.lists(st.text(max_size=5), max_size=3))
+def test_different_parts_have_different_fingerprints_however_they_are_cut(
+    one: list[str], other: list[str]
+) -> None:
+    assume(one != other)
+    assert KEYED.of("kind", *one) != KEYED.of("kind", *other)
+
+
+def test_the_same_parts_have_the_same_fingerprint_under_the_same_key_and_kind_only() -> None:
+    assert KEYED.of("kind", "a", "b") == Fingerprints(b"secret").of("kind", "a", "b")
+    assert KEYED.of("kind", "a", "b") != KEYED.of("kind", "ab")
+    assert KEYED.of("kind", "a") != KEYED.of("other", "a")
+    assert KEYED.of("kind", "a") != Fingerprints(b"other").of("kind", "a")
+    assert re.fullmatch(r"[0-9a-f]{64}", KEYED.of("kind", "a"))
+
+
+def test_half_a_surrogate_pair_breaks_nothing() -> None:
+    assert KEYED.of("kind", "\ud800") != KEYED.of("kind", "\udfff")
+
+
+@pytest.mark.parametrize(
+    "alike",
+    ["hello world", " Hello \n\t WORLD ", "\uff48\uff45\uff4c\uff4c\uff4f\u00a0world", "HELLO\u2003WORLD"],
+)
+def test_what_readers_do_not_notice_is_folded(alike: str) -> None:
+    assert normalised(alike) == "hello world"
+
+
+@pytest.mark.parametrize("other", ["hello, world", "helloworld", "hello world 1"])
+def test_what_readers_do_notice_is_kept(other: str) -> None:
+    assert normalised(other) != "hello world"
+
+
+def test_ids_are_unique_and_sort_by_the_time_they_were_made() -> None:
+    assert len({new_id("msg") for _ in range(10_000)}) == 10_000
+    made = []
+    for _ in range(5):
+        made.append(new_id("msg"))
+        time.sleep(0.002)
+    assert made == sorted(made)
+    assert re.fullmatch(r"msg_[0-9a-f]{32}", made[0])
