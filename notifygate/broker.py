@@ -76,7 +76,10 @@ def ping(settings: GatewaySettings) -> str:
             return f"Redis {version} answers at {settings.broker_shown}"
         broker.declare_queue(SERVICE_QUEUE, ensure=True)  # type: ignore[call-arg]  # RabbitMQ's own argument
     except Exception as error:
-        raise BrokerError(f"{settings.broker_shown} does not answer ({type(error).__name__})") from error
+        found = f"does not answer ({type(error).__name__})"
+        if settings.broker == "embedded":
+            found = "Redis is not running: it does while workers do"
+        raise BrokerError(f"{settings.broker_shown} {found}") from error
     finally:
         broker.close()
     return f"RabbitMQ answers at {settings.broker_shown}"

@@ -122,7 +122,16 @@ def open_channels(config: Config) -> dict[Channel, ChannelDriver]:
     """A driver for each channel that the config sets up. Raises `ChannelError`."""
     settings = config.settings
     wanted = {Channel.EMAIL: settings.email, Channel.SMS: settings.sms}
-    return {channel: _open(found) for channel, found in wanted.items() if found is not None}
+    opened: dict[Channel, ChannelDriver] = {}
+    try:
+        for channel, found in wanted.items():
+            if found is not None:
+                opened[channel] = _open(found)
+    except BaseException:
+        for driver in opened.values():
+            driver.close()
+        raise
+    return opened
 
 
 def _open(settings: EmailSettings | SmsSettings) -> ChannelDriver:

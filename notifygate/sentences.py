@@ -416,7 +416,8 @@ def _about_sellers(sellers: Sequence[str], rank_of: dict[str, int], policy: Poli
 def _about_time(policy: Policy) -> Iterator[str]:
     params = policy.review_requests
     last = params.delay_without_delivery - params.delay + params.expires
-    yield f"Nobody is asked {_earlier_than(params.delay, 'delivery')}, nor later than {in_words(params.expires)} after it."
+    first, longest = _earlier_than(params.delay, "delivery"), in_words(params.expires)
+    yield f"Nobody is asked {first}, nor later than {longest} after it."
     yield (
         "Where the day of delivery is not known, nobody is asked "
         f"{_earlier_than(params.delay_without_delivery, 'the purchase')}, nor later than {in_words(last)} after it."

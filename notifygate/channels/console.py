@@ -18,6 +18,13 @@ from notifygate.channels import HandOff, HandOffOutcome, Result
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
+class _Console(Console):
+    """A console that tells of a closed pipe, where rich would end the process."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 class ConsoleChannel:
     """Prints each message as one block. Blocks of several threads never mix.
 
@@ -26,7 +33,7 @@ class ConsoleChannel:
     """
 
     def __init__(self, *, file: IO[str] | None = None) -> None:
-        self._console = Console(file=file, highlight=False, markup=False, emoji=False)
+        self._console = _Console(file=file, highlight=False, markup=False, emoji=False)
         self._lock = threading.Lock()
 
     def send(self, batch: Iterable[HandOff]) -> Iterator[HandOffOutcome]:

@@ -14,11 +14,13 @@ from notifygate.consent import (
     ConsentEvent,
     Effective,
     Query,
+    Standing,
     State,
     check_event,
     effective,
     recorded_by,
     refused_since,
+    service_refusal,
 )
 from notifygate.errors import InvalidConsent, NotFound
 from notifygate.ids import new_id
@@ -240,6 +242,8 @@ class ConsentBook:
     ) -> Effective:
         """Whether a merchant has permission to write to a contact point for a purpose, and by which event.
 
+        Only the grounds that the purpose accepts count; one that needs no permission has it unless it was refused.
+
         `channel` is that of the contact point. With `at`, the answer is the one that was right then: by what had
         been recorded by then. Raises `InvalidConsent` for a merchant or purpose that is not in the config.
         """
@@ -256,13 +260,19 @@ class ConsentBook:
             point_id = people.find(conn, fingerprints, point)
             ids = [known.contact_point_id for known in people.points_of(conn, [person])] if person else []
             records = [record for found in consents.records_of(conn, ids).values() for record in found]
+        known = records if at is None else recorded_by(records, when)
         query = Query(
             contact_point_id=point_id or "unknown",
             merchant=merchant,
             channel=channel or point.channel,
             purpose=purpose,
         )
-        return effective(records if at is None else recorded_by(records, when), query, policy, when)
+        accepts = policy.purposes[purpose].accepts
+        if accepts:
+            return effective(known, query, policy, when, accepts=accepts)
+        refusal = service_refusal(known, query, policy, when)
+        standing = Standing.PERMITTED if refusal is None else Standing.REFUSED
+        return Effective(standing=standing, event=refusal)
 
     def _permit(
         self,

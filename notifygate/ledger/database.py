@@ -100,10 +100,12 @@ class Ledger:
         found = self.version()
         if found is None:
             self.upgrade()
-        elif found != HEAD:
+        elif found > HEAD:
+            raise LedgerError(_unknown_version(found))
+        elif found < HEAD:
             raise LedgerError(
                 f"the ledger has schema version {found} and this notifygate works with {HEAD}: "
-                "run 'notifygate db upgrade' (or install the version that wrote the ledger)"
+                "run 'notifygate db upgrade'"
             )
         self._fingerprints = self.transact(self._load_fingerprints)
 
@@ -111,6 +113,7 @@ class Ledger:
         """Run the migrations that are missing, under a lock; return the version reached."""
         from alembic import command
         from alembic.config import Config
+        from alembic.util import CommandError
 
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
@@ -118,7 +121,10 @@ class Ledger:
             if self.dialect == "postgresql":
                 conn.execute(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATION_LOCK)))
             config.attributes["connection"] = conn
-            command.upgrade(config, "head")
+            try:
+                command.upgrade(config, "head")
+            except CommandError as error:
+                raise LedgerError(_unknown_version(_version(conn))) from error
         return HEAD
 
     @property
@@ -233,6 +239,13 @@ def _version(conn: sa.Connection) -> str | None:
         return None
     found: str | None = conn.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
     return found
+
+
+def _unknown_version(found: str | None) -> str:
+    return (
+        f"the ledger has schema version {found}, which this notifygate does not know (it works with {HEAD}): "
+        "install the version that wrote it"
+    )
 
 
 def _key(conn: sa.Connection, name: str) -> str | None:

@@ -12,8 +12,16 @@ import sqlalchemy as sa
 
 from notifygate.address import Channel
 from notifygate.ledger.database import insert_new
-from notifygate.ledger.schema import contact_points, messages, purchase_names, reservations
-from notifygate.message import WAITING, MetadataValue, Result, Status
+from notifygate.ledger.schema import (
+    HELD_SQL,
+    IN_DOUBT_SQL,
+    WAITING_SQL,
+    contact_points,
+    messages,
+    purchase_names,
+    reservations,
+)
+from notifygate.message import MetadataValue, Result, Status
 from notifygate.policy import PurposeClass
 
 
@@ -87,7 +95,7 @@ _SELECT = (
     .join(contact_points, contact_points.c.contact_point_id == messages.c.contact_point_id)
     .outerjoin(purchase_names, purchase_names.c.name_id == messages.c.purchase_name_id)
 )
-_IS_WAITING = messages.c.status.in_([status.value for status in sorted(WAITING)])
+_IS_WAITING = sa.text(WAITING_SQL)
 
 
 def insert(conn: sa.Connection, rows: list[dict[str, Any]]) -> None:
@@ -137,6 +145,12 @@ def next_due(conn: sa.Connection) -> datetime | None:
     query = sa.select(messages.c.due_at).where(_IS_WAITING).order_by(messages.c.due_at).limit(1)
     found: datetime | None = conn.execute(query).scalar()
     return found
+
+
+def count_in_doubt(conn: sa.Connection) -> int:
+    """How many messages may or may not have arrived."""
+    query = sa.select(sa.func.count()).select_from(messages).where(sa.text(IN_DOUBT_SQL))
+    return int(conn.execute(query).scalar_one())
 
 
 def claim(conn: sa.Connection, message_ids: Collection[str], now: datetime) -> list[StoredMessage]:
@@ -278,7 +292,7 @@ def expired_leases(conn: sa.Connection, now: datetime, limit: int) -> list[tuple
     """Reservations whose lease ran out before anything was recorded: attempt id and message, held."""
     held = (
         sa.select(reservations.c.attempt_id, reservations.c.message_id)
-        .where(reservations.c.state == "held", reservations.c.lease_until < now)
+        .where(sa.text(HELD_SQL), reservations.c.lease_until < now)
         .order_by(reservations.c.lease_until)
         .limit(limit)
         .with_for_update(skip_locked=True)

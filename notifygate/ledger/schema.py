@@ -49,7 +49,11 @@ metadata = sa.MetaData(
     }
 )
 
+# The conditions of the partial indexes. Queries use these very texts: with bound values instead, a database cannot
+# tell that the index serves.
 WAITING_SQL = "status IN ('queued', 'deferred')"
+IN_DOUBT_SQL = "status = 'in_doubt'"
+HELD_SQL = "state = 'held'"
 COUNTED_SQL = "state IN ('held', 'accepted', 'in_doubt')"
 
 keys = sa.Table(
@@ -229,6 +233,12 @@ sa.Index(
     sqlite_where=sa.text(WAITING_SQL),
     postgresql_where=sa.text(WAITING_SQL),
 )
+sa.Index(
+    "ix_messages_in_doubt",
+    messages.c.message_id,
+    sqlite_where=sa.text(IN_DOUBT_SQL),
+    postgresql_where=sa.text(IN_DOUBT_SQL),
+)
 
 # A committed row here entitles one worker to hand one message to a provider, once. It is also the attempt: how
 # that ended is written on it. `blocks` is taken away when another attempt may follow.
@@ -271,8 +281,8 @@ sa.Index(
 sa.Index(
     "ix_reservations_lease",
     reservations.c.lease_until,
-    sqlite_where=sa.text("state = 'held'"),
-    postgresql_where=sa.text("state = 'held'"),
+    sqlite_where=sa.text(HELD_SQL),
+    postgresql_where=sa.text(HELD_SQL),
 )
 
 asks = sa.Table(

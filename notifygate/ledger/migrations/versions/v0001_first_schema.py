@@ -266,6 +266,14 @@ def _create_tables() -> None:
         sqlite_where=sa.text("status IN ('queued', 'deferred')"),
         postgresql_where=sa.text("status IN ('queued', 'deferred')"),
     )
+    op.create_index(
+        "ix_messages_in_doubt",
+        "messages",
+        ["message_id"],
+        unique=False,
+        sqlite_where=sa.text("status = 'in_doubt'"),
+        postgresql_where=sa.text("status = 'in_doubt'"),
+    )
     op.create_table(
         "suppressions",
         sa.Column("suppression_id", sa.Text(), nullable=False),

@@ -1,0 +1,144 @@
+"""`notifygate doctor`: does everything that the gateway needs work?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from notifygate.cli import output
+from notifygate.cli.check import CHANNELS, only
+from notifygate.cli.db import ledger_is_missing
+from notifygate.cli.options import ConfigPath, Json
+from notifygate.cli.output import Column
+from notifygate.errors import BrokerError, ChannelError, LedgerError
+
+if TYPE_CHECKING:
+    from notifygate.config import Config
+    from notifygate.ledger.database import Ledger
+
+OK, NOTE, FAILED = "ok", "note", "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """One thing that was looked at: `state` is ok, note or failed, `advice` what to do."""
+
+    what: str
+    state: str
+    found: str
+    advice: str = ""
+
+
+def doctor(config: ConfigPath = None, json: Json = False) -> None:
+    """Try the ledger, the queue and each channel, sending nothing, and say what to do about what fails."""
+    from notifygate.config import load
+
+    loaded = load(config)
+    results = [*_ledger(loaded), _broker(loaded), *_channels(loaded)]
+    healthy = all(one.state != FAILED for one in results)
+    if json:
+        output.json_line({"ok": healthy, "checks": [asdict(one) for one in results]})
+    else:
+        columns = [
+            Column("what", whole=True),
+            Column("state", whole=True),
+            Column("found"),
+            Column("what to do"),
+        ]
+        output.table(columns, [(one.what, one.state, one.found, one.advice) for one in results])
+    if not healthy:
+        raise typer.Exit(1)
+
+
+def _ledger(loaded: Config) -> Iterator[Checked]:
+    from notifygate.ledger.database import HEAD, Ledger
+
+    settings = loaded.settings.gateway
+    where = settings.ledger_shown
+    if ledger_is_missing(settings):
+        yield Checked(
+            what="ledger", state=NOTE, found=f"{where} is not there yet", advice="made at first use"
+        )
+        return
+    in_doubt = 0
+    try:
+        ledger = Ledger(
+            settings.ledger, secret=settings.secret.get_secret_value() if settings.secret else None
+        )
+        try:
+            version = ledger.version()
+            if version == HEAD:
+                ledger.prepare()
+                in_doubt = _count_in_doubt(ledger)
+        finally:
+            ledger.close()
+    except LedgerError as error:
+        advice = "correct gateway.ledger or gateway.secret, or start the database"
+        yield Checked(what="ledger", state=FAILED, found=str(error), advice=advice)
+        return
+    if version is None:
+        yield Checked(
+            what="ledger", state=NOTE, found=f"{where} is empty", advice="tables are made at first use"
+        )
+    elif version != HEAD:
+        found = f"{where} has schema version {version}, and {HEAD} is wanted"
+        yield Checked(what="ledger", state=FAILED, found=found, advice="run 'notifygate db upgrade'")
+    else:
+        yield Checked(what="ledger", state=OK, found=f"{where}, schema version {version}")
+        yield _in_doubt(in_doubt)
+
+
+def _in_doubt(count: int) -> Checked:
+    if count == 0:
+        return Checked(what="in doubt", state=OK, found="no message is in doubt")
+    found = f"{count} message{'s' if count > 1 else ''} may or may not have arrived"
+    advice = "see 'notifygate log search --kind attempt --outcome in_doubt'; none is sent again by itself"
+    return Checked(what="in doubt", state=NOTE, found=found, advice=advice)
+
+
+def _count_in_doubt(ledger: Ledger) -> int:
+    from notifygate.ledger import messages
+
+    with ledger.read() as conn:
+        return messages.count_in_doubt(conn)
+
+
+def _broker(loaded: Config) -> Checked:
+    from notifygate.broker import ping
+
+    settings = loaded.settings.gateway
+    try:
+        found = ping(settings)
+    except BrokerError as error:
+        if settings.broker == "embedded":
+            advice = "'notifygate up' or 'notifygate worker' starts it"
+            return Checked(what="broker", state=NOTE, found=str(error), advice=advice)
+        advice = "correct gateway.broker, or start the server"
+        return Checked(what="broker", state=FAILED, found=str(error), advice=advice)
+    if settings.broker == "none":
+        return Checked(what="broker", state=OK, found=found, advice="run 'notifygate drain' now and then")
+    return Checked(what="broker", state=OK, found=found)
+
+
+def _channels(loaded: Config) -> Iterator[Checked]:
+    from notifygate.runtime import open_channels
+
+    for name in CHANNELS:
+        what = f"channel {name}"
+        if loaded.settings.channel(name) is None:
+            yield Checked(
+                what=what, state=NOTE, found=f"there is no [channels.{name}], so nothing leaves on it"
+            )
+            continue
+        try:
+            for driver in open_channels(only(loaded, name)).values():
+                try:
+                    yield Checked(what=what, state=OK, found=driver.check())
+                finally:
+                    driver.close()
+        except ChannelError as error:
+            advice = f"correct [channels.{name}], or start the server"
+            yield Checked(what=what, state=FAILED, found=str(error), advice=advice)
