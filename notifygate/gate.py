@@ -19,8 +19,9 @@ from notifygate.ledger import journal, messages, people, purchases, snapshots
 from notifygate.ledger.database import Ledger, LedgerConflict
 from notifygate.ledger.messages import Reservation, StoredMessage
 from notifygate.message import Status
+from notifygate.plugins import rules_of
 from notifygate.policy import Policy, PurposeClass
-from notifygate.rules import evaluate
+from notifygate.rules import Rule, evaluate
 from notifygate.snapshot import Ask, Handover, PurchaseFacts, Request
 
 _UNSAVED = "unsaved"
@@ -42,6 +43,7 @@ class Gate:
     ) -> None:
         self._ledger = ledger
         self._policy = policy
+        self._rules = rules_of(policy)
         self._clock = clock
         self._lease = lease
         self._policy_is_known = False
@@ -68,7 +70,7 @@ class Gate:
                 view = snapshots.load(conn, [person], since=since, now=now)[person]
             purchase = _would_be_known(conn, prepared, now)
         request = _request_of_unsaved(prepared, point_id or _UNSAVED, now)
-        return evaluate(request, view.snapshot(purchase), self._policy, now)
+        return evaluate(request, view.snapshot(purchase), self._policy, now, rules=self._rules)
 
     def _decide(self, conn: sa.Connection, message_ids: Sequence[str]) -> Decided:
         now = self._clock()
@@ -99,6 +101,7 @@ class Gate:
         since = now - self._policy.horizon
         return _Batch(
             policy=self._policy,
+            rules=self._rules,
             now=now,
             lease_until=now + self._lease,
             person_of=person_of,
@@ -114,6 +117,7 @@ class _Batch:
     """A batch under decision: what is known, with what the batch itself has granted so far, and what to write."""
 
     policy: Policy
+    rules: Sequence[tuple[str, Rule]]
     now: datetime
     lease_until: datetime
     person_of: dict[str, str]
@@ -130,7 +134,9 @@ class _Batch:
         view = self.views[self.person_of[message.contact_point_id]]
         purchase_id = self.purchase_of[message.purchase_name_id] if message.purchase_name_id else None
         purchase = self.purchases[purchase_id] if purchase_id else None
-        decision = evaluate(_request(message), view.snapshot(purchase), self.policy, self.now)
+        decision = evaluate(
+            _request(message), view.snapshot(purchase), self.policy, self.now, rules=self.rules
+        )
         attempt_id = None
         if decision.outcome is Outcome.ALLOW:
             attempt_id = self._grant(message, view, purchase)

@@ -157,7 +157,10 @@ class ReviewRequests:
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """Everything that the rules go by. Immutable; known by `hash`, the SHA-256 of its canonical `text`."""
+    """Everything that the rules go by. Immutable; known by `hash`, the SHA-256 of its canonical `text`.
+
+    `rule_settings` names the rules of other packages that take part, with the settings of each.
+    """
 
     merchants: Mapping[str, Merchant]
     purposes: Mapping[str, Purpose]
@@ -166,6 +169,7 @@ class Policy:
     review_requests: ReviewRequests = ReviewRequests()
     review_domains: tuple[str, ...] = ()
     promotion_markers: tuple[str, ...] = ()
+    rule_settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     default_timezone: str | None = None
     default_country: str | None = None
 

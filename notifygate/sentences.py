@@ -91,6 +91,8 @@ def explain(policy: Policy) -> Iterator[tuple[str, list[str]]]:
     yield "Review requests: who goes first", list(_about_precedence(policy))
     yield "Review requests: when", list(_about_time(policy))
     yield "What service messages may not hold", list(_about_content(policy))
+    if policy.rule_settings:
+        yield "Rules of other packages", list(_about_rules(policy))
     yield "What is assumed about place and time", list(_about_place(policy))
     yield "Permissions and refusals, whatever the config says", list(_ALWAYS_ABOUT_CONSENT)
     yield "Every message, whatever the config says", list(_ALWAYS)
@@ -457,6 +459,13 @@ def _about_content(policy: Policy) -> Iterator[str]:
         yield f"Words that give advertising away: {', '.join(quoted)}."
     else:
         yield "Words that give advertising away: none are listed, so advertising is not noticed."
+
+
+def _about_rules(policy: Policy) -> Iterator[str]:
+    for name, settings in sorted(policy.rule_settings.items()):
+        yield f'The rule "{name}" takes part in every decision; what it does is said in its own documentation.'
+        for key, value in sorted(settings.items()):
+            yield f"It is set to {key} = {', '.join(map(str, value)) if isinstance(value, tuple) else value}."
 
 
 def _about_place(policy: Policy) -> Iterator[str]:

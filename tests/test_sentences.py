@@ -269,6 +269,7 @@ RICH = Policy(
             neutral_within=timedelta(days=20),
         ),
     },
+    rule_settings={"blackout": {"days": ("2026-12-24", "2026-12-25")}},
     quiet_hours={
         "days": QuietHours(
             allow={

@@ -29,6 +29,7 @@ from notifygate.cli import (
     log,
     output,
     person,
+    rules,
     submit,
     suppress,
     up,
@@ -90,6 +91,7 @@ app.add_typer(consent.app, name="consent")
 app.add_typer(suppress.app, name="suppress")
 app.add_typer(person.app, name="person")
 app.add_typer(log.app, name="log")
+app.add_typer(rules.app, name="rules")
 app.add_typer(db.app, name="db")
 
 

@@ -20,6 +20,7 @@ from notifygate.config.schema import (
     SmsSettings,
     Tables,
 )
+from notifygate.plugins import read_settings
 from notifygate.policy import Cap, Group, Limit, Merchant, Policy, Purpose, QuietHours, ReviewRequests
 
 
@@ -83,6 +84,7 @@ def policy(tables: Tables) -> Policy:
         review_requests=_review_requests(tables.review_requests),
         review_domains=tuple(sorted(set(tables.content.review_domains))),
         promotion_markers=tuple(sorted(set(tables.content.promotion_markers))),
+        rule_settings={name: read_settings(name, table) for name, table in tables.rules.items()},
         default_timezone=tables.gateway.default_timezone,
         default_country=tables.gateway.default_region,
     )

@@ -15,6 +15,7 @@ from notifygate.config import values
 from notifygate.config.faults import Fault, KeyPath, driver_keys
 from notifygate.config.schema import DeliverySettings, ReviewRequestsTable, Table
 from notifygate.config.sources import variable
+from notifygate.plugins import PluginError, read_settings
 from notifygate.policy import ANY, CASE_HOLDS_AT_MOST, Accepts, PurposeClass
 
 Tree = Mapping[str, Any]
@@ -274,6 +275,14 @@ def _span(table: Tree, key: str, model: type[Table]) -> timedelta | None:
         return None
 
 
+def _check_rules(tables: Tree) -> Iterator[Fault]:
+    for name, table in _named(tables, "rules"):
+        try:
+            read_settings(name, table)
+        except PluginError as error:
+            yield Fault(("rules", name), error.problem)
+
+
 _CHECKS: tuple[Callable[[Tree], Iterator[Fault]], ...] = (
     _check_presence,
     _check_names,
@@ -283,4 +292,5 @@ _CHECKS: tuple[Callable[[Tree], Iterator[Fault]], ...] = (
     _check_purposes,
     _check_quiet_hours,
     _check_review_requests,
+    _check_rules,
 )

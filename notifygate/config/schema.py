@@ -331,3 +331,4 @@ class Tables(Table):
     merchants: dict[str, MerchantTable] = Field(default_factory=dict)
     purposes: dict[str, PurposeTable] = Field(default_factory=dict)
     quiet_hours: dict[str, QuietHoursTable] = Field(default_factory=dict)
+    rules: dict[str, dict[str, Any]] = Field(default_factory=dict)
