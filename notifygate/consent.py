@@ -310,6 +310,11 @@ def check_event(event: ConsentEvent, contact_point: ContactPoint, policy: Policy
             raise InvalidConsent(
                 "channel", f"must be {contact_point.channel.value!r}, the channel of the contact point"
             )
+        begins = event.occurred_at
+        if event.expires_at is not None and begins is not None and event.expires_at <= begins:
+            raise InvalidConsent("expires_at", "must be later than occurred_at, or it would never hold")
+    elif event.expires_at is not None:
+        raise InvalidConsent("expires_at", "a refusal holds until a later permission; leave it out")
     if event.state is State.SOFT_OPT_IN:
         if event.party not in merchants:
             raise InvalidConsent("party", "a soft opt-in holds for one merchant, the one that made the sale")

@@ -9,6 +9,7 @@ import html
 import logging
 import random
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -112,9 +113,11 @@ class Delivery:
             for outcome in driver.send(hand_offs()):
                 yield pulled[done], outcome
                 done += 1
-        except Exception as error:
-            # A driver that raises has a bug. What it may have sent is in doubt; the rest was not sent.
-            logger.exception("channel_driver_raised", extra={"error": type(error).__name__})
+        except Exception as error:  # noqa: BLE001  # a driver's bug, whatever it is
+            # A driver that raises has a bug. What it may have sent is in doubt; the rest was not sent. Its own words
+            # are not logged: they may quote the message.
+            raised = {"error": type(error).__name__, "where": _where(error)}
+            logger.error("channel_driver_raised", extra=raised)  # noqa: TRY400
         for reservation in batch[done:]:
             yield reservation, (_IN_DOUBT_AFTER_FAULT if reservation in pulled else _NOT_HANDED_OVER)
 
@@ -231,7 +234,14 @@ class Delivery:
         """How long to wait after so many attempts: doubling, with up to a fifth more so that crowds disperse."""
         delivery = self._config.settings.delivery
         doubled: timedelta = min(delivery.retry_after * 2 ** min(attempts - 1, 30), delivery.retry_at_most)
-        return max(doubled * random.uniform(1.0, 1.2), at_least or timedelta(0))
+        jittered = min(doubled * random.uniform(1.0, 1.2), delivery.retry_at_most)
+        return max(jittered, at_least or timedelta(0))
+
+
+def _where(error: BaseException) -> str:
+    """The line that raised: file and number, nothing of what was in it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{last.filename}:{last.lineno}"
 
 
 def _holds_all(text: str, names: Iterable[str]) -> bool:

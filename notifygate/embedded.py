@@ -12,6 +12,7 @@ import os
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -110,6 +111,9 @@ class EmbeddedRedis:
         deadline = time.monotonic() + _START_WITHIN_S
         while self.is_running() and time.monotonic() < deadline:
             time.sleep(0.02)
+        if self.socket.parent != self._folder:
+            with suppress(OSError):
+                self.socket.parent.rmdir()
 
     def _client(self) -> redis.Redis:
         return redis.Redis(unix_socket_path=str(self.socket), socket_timeout=2.0, retry=Retry(NoBackoff(), 0))

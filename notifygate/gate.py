@@ -73,19 +73,18 @@ class Gate:
         return evaluate(request, view.snapshot(purchase), self._policy, now, rules=self._rules)
 
     def _decide(self, conn: sa.Connection, message_ids: Sequence[str]) -> Decided:
-        now = self._clock()
-        claimed = messages.claim(conn, message_ids, now)
+        claimed = messages.claim(conn, message_ids, self._clock())
         if not claimed:
             return Decided(count=0, reservations=())
+        batch = self._lock_and_load(conn, claimed)
         if not self._policy_is_known:
-            journal.know_policy(conn, self._policy, now)
-        batch = self._lock_and_load(conn, claimed, now)
+            journal.know_policy(conn, self._policy, batch.now)
         for message in claimed:
             batch.decide(message)
         batch.write(conn)
         return Decided(count=len(claimed), reservations=tuple(batch.reservations))
 
-    def _lock_and_load(self, conn: sa.Connection, claimed: Sequence[StoredMessage], now: datetime) -> _Batch:
+    def _lock_and_load(self, conn: sa.Connection, claimed: Sequence[StoredMessage]) -> _Batch:
         points = {message.contact_point_id for message in claimed}
         names = {message.purchase_name_id for message in claimed if message.purchase_name_id}
         # INVARIANT(lock before looking): persons, then purchases, each in sorted order, before their snapshot.
@@ -97,6 +96,8 @@ class Gate:
         purchases.lock(conn, set(purchase_of.values()))
         if purchases.by_name_ids(conn, names) != purchase_of:
             raise LedgerConflict("a purchase was joined with another just now")
+        # INVARIANT(the clock is read under the locks): what others reserved while we waited lies in the past.
+        now = self._clock()
         purchase_ids = set(purchase_of.values())
         since = now - self._policy.horizon
         return _Batch(

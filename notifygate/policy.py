@@ -85,7 +85,11 @@ class Merchant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cap:
-    """At most `limit` messages in the rolling `window`; the empty sets mean all."""
+    """At most `limit` messages in the rolling `window`.
+
+    Messages of `purposes` and of `classes` count; where both are empty, those of the purpose that the cap belongs to.
+    `channels` narrows the cap to some channels; empty means all.
+    """
 
     limit: int
     window: timedelta

@@ -343,7 +343,9 @@ class ConsentBook:
         if found is None or found["state"] not in (State.GRANTED, State.SOFT_OPT_IN):
             raise NotFound(f"no permission {event.invalidates!r} that could be void")
         scope = {name: found[name] for name in ("party", "channel", "purpose")}
-        return self._write(conn, replace(event, **scope), point, now)
+        people.lock(conn, people.persons_of(conn, [found["contact_point_id"]]).values())
+        # It belongs to the contact point whose permission it voids, whatever point it was told for.
+        return append_event(conn, replace(event, **scope), found["contact_point_id"], now)
 
     def _write(self, conn: sa.Connection, event: ConsentEvent, point: ContactPoint, now: datetime) -> str:
         fingerprints = self._runtime.ledger.fingerprints

@@ -34,17 +34,17 @@ class Purchases:
 
         def write(conn: sa.Connection) -> None:
             now = self._runtime.clock()
-            purchase_id = self._ensure(conn, purchase, now)
-            known = purchases.find_names(conn, [(carrier, reference)])
-            joined = known[(carrier, reference)][1] if known else None
+            purchases.ensure(conn, [purchase], now)
+            ours, theirs = (purchase.seller, purchase.order_id), (other.seller, other.order_id)
+            found = self._locked(conn, ours, theirs)
+            purchase_id, joined = found[ours], found.get(theirs)
             if joined == purchase_id:
                 return
             if joined is None:
-                purchases.add_name(conn, purchase_id, carrier, other.order_id)
+                purchases.add_name(conn, purchase_id, *theirs)
+                if self._locked(conn, ours, theirs) != {ours: purchase_id, theirs: purchase_id}:
+                    raise LedgerConflict("the purchase was given a name by another just now")
             else:
-                purchases.lock(conn, [purchase_id, joined])
-                if purchases.find_names(conn, known.keys()) != known:
-                    raise LedgerConflict("the purchase was joined with another just now")
                 purchases.merge(conn, into=purchase_id, other=joined)
             body = {"carrier": carrier, "joined": joined}
             journal.append(conn, [_entry(journal.Kind.ALIAS, purchase_id, carrier, now, body)])
@@ -78,7 +78,6 @@ class Purchases:
                 point_id = people.ensure(conn, self._runtime.ledger.fingerprints, [point], now)[point]
                 people.lock(conn, people.persons_of(conn, [point_id]).values())
             purchase_id = self._ensure(conn, purchase, now)
-            purchases.lock(conn, [purchase_id])
             ask = {
                 "ask_id": new_id("ask"),
                 "purchase_id": purchase_id,
@@ -104,7 +103,6 @@ class Purchases:
         def write(conn: sa.Connection) -> None:
             now = self._runtime.clock()
             purchase_id = self._ensure(conn, purchase, now)
-            purchases.lock(conn, [purchase_id])
             purchases.set_reviewed(conn, purchase_id, reviewed_at)
             body = {"reviewed_at": reviewed_at.isoformat()}
             journal.append(conn, [_entry(journal.Kind.REVIEW, purchase_id, None, now, body)])
@@ -131,7 +129,6 @@ class Purchases:
         def write(conn: sa.Connection) -> None:
             now = self._runtime.clock()
             purchase_id = self._ensure(conn, purchase, now)
-            purchases.lock(conn, [purchase_id])
             was_open = purchases.facts(conn, [purchase_id])[purchase_id].case_open_since is not None
             if was_open == is_open:
                 return
@@ -149,7 +146,20 @@ class Purchases:
         messages.wake(conn, self._ensure(conn, purchase, now), now)
 
     def _ensure(self, conn: sa.Connection, purchase: Purchase, now: datetime) -> str:
-        return purchases.ensure(conn, [purchase], now)[(purchase.seller, purchase.order_id)][1]
+        """The id of a purchase, which is created if it is new, and held until the transaction ends."""
+        purchases.ensure(conn, [purchase], now)
+        name = (purchase.seller, purchase.order_id)
+        return self._locked(conn, name)[name]
+
+    @staticmethod
+    def _locked(conn: sa.Connection, *names: tuple[str, str]) -> dict[tuple[str, str], str]:
+        """The purchases behind those names that are known, held until the transaction ends."""
+        found = purchases.find_names(conn, names)
+        purchases.lock(conn, {purchase_id for _, purchase_id in found.values()})
+        # INVARIANT(lock before looking): while we waited, one may have been joined with another.
+        if purchases.find_names(conn, names) != found:
+            raise LedgerConflict("a purchase was joined with another just now")
+        return {name: purchase_id for name, (_, purchase_id) in found.items()}
 
     def _check_merchant(self, name: str, merchant: str) -> None:
         if merchant not in self._runtime.config.policy.merchants:

@@ -169,12 +169,17 @@ def insert_new(conn: sa.Connection, table: sa.Table, rows: list[dict[str, Any]])
 def _make_engine(url: str) -> sa.Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
-        engine = sa.create_engine(parsed, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000})
+        engine = sa.create_engine(
+            parsed, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000}, hide_parameters=True
+        )
         sa.event.listen(engine, "connect", _set_up_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
-        return sa.create_engine(parsed, pool_pre_ping=True, pool_size=10, max_overflow=20)
+        # Parameters are addresses and texts: neither the library's errors nor its log may show them.
+        return sa.create_engine(
+            parsed, pool_pre_ping=True, pool_size=10, max_overflow=20, hide_parameters=True
+        )
     except ModuleNotFoundError as error:
         raise LedgerError(
             f"gateway.ledger: the driver for {parsed.get_backend_name()} is not installed: "

@@ -69,8 +69,9 @@ def append(conn: sa.Connection, rows: Sequence[Row]) -> None:
 
 def know_policy(conn: sa.Connection, policy: Policy, now: datetime) -> None:
     """Keep the text of a policy, so that its hash can be read for ever."""
-    row = {"hash": policy.hash, "text": policy.text, "first_seen_at": now}
-    insert_new(conn, policies, [row])
+    if policy_text(conn, policy.hash) is None:
+        row = {"hash": policy.hash, "text": policy.text, "first_seen_at": now}
+        insert_new(conn, policies, [row])
 
 
 def policy_text(conn: sa.Connection, policy_hash: str) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -39,22 +39,25 @@ class PersonView:
 def load(
     conn: sa.Connection, person_ids: Collection[str], *, since: datetime, now: datetime
 ) -> dict[str, PersonView]:
-    """A view of each person, with handovers reserved after `since`."""
+    """A view of each person, with handovers reserved after `since`.
+
+    What another machine's clock dates after `now` counts as made now: it is in the ledger, so it has happened.
+    """
     views = {person_id: PersonView() for person_id in person_ids}
     person_of = {point.contact_point_id: point.person_id for point in people.points_of(conn, person_ids)}
     for point, records in consents.records_of(conn, person_of).items():
         views[person_of[point]].consent.extend(records)
     for mark in suppressions.of_points(conn, person_of, now):
         views[person_of[mark.contact_point_id]].suppressions.append(mark)
-    for point, handovers in _handovers(conn, person_of, since).items():
+    for point, handovers in _handovers(conn, person_of, since, now).items():
         views[person_of[point]].handovers.extend(handovers)
     for point, made in purchases.asks_of_points(conn, person_of).items():
-        views[person_of[point]].asks.extend(made)
+        views[person_of[point]].asks.extend(replace(ask, at=min(ask.at, now)) for ask in made)
     return views
 
 
 def _handovers(
-    conn: sa.Connection, contact_point_ids: Collection[str], since: datetime
+    conn: sa.Connection, contact_point_ids: Collection[str], since: datetime, now: datetime
 ) -> dict[str, list[Handover]]:
     columns = reservations.c
     query = (
@@ -85,7 +88,7 @@ def _handovers(
                 purpose_class=PurposeClass(row.purpose_class),
                 channel=row.channel,
                 dedupe_key=row.dedupe_key,
-                at=row.reserved_at,
+                at=min(row.reserved_at, now),
             )
         )
     return found

@@ -37,7 +37,9 @@ def _check_one(cap: Cap, request: Request, snapshot: Snapshot, policy: Policy, n
     times = sorted(
         handover.at
         for handover in snapshot.handovers
-        if now - cap.window < handover.at <= now and _counts(cap, handover, request, policy)
+        if now - cap.window < handover.at <= now
+        and handover.message_id != request.message_id
+        and _counts(cap, handover, request, policy)
     )
     evidence = {
         "per": cap.per.value,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from datetime import datetime
 from functools import lru_cache
@@ -11,6 +12,8 @@ from notifygate.policy import Policy, PurposeClass
 from notifygate.snapshot import Request, Snapshot
 
 _HOST = re.compile(r"[\w.-]+")
+_DOTS = re.compile(r"\.{2,}")
+_ESCAPED = re.compile(r"%[0-9A-Fa-f]{2}")  # in a link within a link, as click trackers write them
 
 
 def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -> Finding:
@@ -35,11 +38,12 @@ def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -
 
 def _review_site(text: str, domains: tuple[str, ...]) -> str | None:
     """The first of the domains that the text names, itself or by a subdomain; never one that merely looks alike."""
-    for found in _HOST.finditer(text):
-        host = found[0].casefold().strip(".-_")
-        for domain in domains:
-            if host == domain or host.endswith(f".{domain}"):
-                return domain
+    for found in _HOST.finditer(_ESCAPED.sub(" ", html.unescape(text))):
+        for run in _DOTS.split(found[0].casefold()):
+            host = run.strip(".-_")
+            for domain in domains:
+                if host == domain or host.endswith(f".{domain}"):
+                    return domain
     return None
 
 

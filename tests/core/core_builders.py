@@ -225,6 +225,7 @@ RICH_POLICY = Policy(
     ),
     review_domains=("trustpilot.com", "reviews.example"),
     promotion_markers=("discount", "20% off"),
+    rule_settings={"blackout": {"region": "DK", "days": 3}},
     default_timezone="Europe/Copenhagen",
     default_country="DK",
 )

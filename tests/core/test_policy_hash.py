@@ -128,6 +128,11 @@ def test_the_walk_has_been_at_every_field_of_every_part_of_a_policy() -> None:
     assert len(CHANGES) > 150
 
 
+@pytest.mark.parametrize("name", [field.name for field in fields(Policy)])
+def test_every_field_of_a_policy_was_changed_in_some_way(name: str) -> None:
+    assert any(path.startswith(f".{name}") for path in CHANGES)
+
+
 @pytest.mark.parametrize(
     "changed",
     [

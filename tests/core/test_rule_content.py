@@ -29,6 +29,9 @@ def found(text: str, *, purpose: str = "order_update", policy: Policy = POLICY) 
         '<a href="//trustpilot.com">her</a>',
         "line\ntrustpilot.com\nline",
         "reviews.example",
+        "trustpilot.com...tak",
+        "https://click.example/?u=https%3A%2F%2Ftrustpilot.com%2Fevaluate",
+        '<a href="https://trustpilot&#46;com">her</a>',
     ],
 )
 def test_a_service_message_may_not_point_at_a_review_site(text: str) -> None:

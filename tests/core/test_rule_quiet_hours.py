@@ -170,6 +170,20 @@ def test_a_window_that_ends_in_the_repeated_hour_is_closed_after_its_second_pass
     assert until("2026-10-25 01:30", early) == z("2026-10-25 23:00")
 
 
+def test_a_window_that_ends_in_the_repeated_hour_does_not_go_on_until_its_second_passing() -> None:
+    early = hours(windows="00:00-02:30")
+    for first_passing in ("2026-10-25 00:30", "2026-10-25 00:45"):  # 02:30 and 02:45, for the first time
+        instant = until(first_passing, early)
+        assert instant is not None
+        assert instant >= z("2026-10-25 01:00")
+
+
+def test_a_window_that_begins_in_the_repeated_hour_is_not_open_while_the_hour_is_shown_again() -> None:
+    late = hours(windows="02:30-05:00")
+    instant = until("2026-10-25 01:15", late)  # 02:15, for the second time
+    assert instant == z("2026-10-25 01:30")
+
+
 # Holidays.
 
 

@@ -226,6 +226,10 @@ def test_the_seller_itself_never_yields() -> None:
     assert found(merchant="m1", policy=SELLER_ASKS).outcome is Outcome.ALLOW
 
 
+def test_another_of_the_sellers_own_rank_need_not_yield() -> None:
+    assert found(merchant="m2", policy=SELLER_ASKS).outcome is Outcome.ALLOW
+
+
 def test_the_precedence_is_the_policys_own() -> None:
     first = reviews(SELLER_ASKS, precedence=(MerchantKind.CARRIER, MerchantKind.SHOP, MerchantKind.PLATFORM))
     assert found(merchant="post", policy=first).outcome is Outcome.ALLOW

@@ -8,24 +8,30 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
-_APPEND_ONLY = ("ledger", "policies", "consent_events")
+_APPEND_ONLY = {"ledger": "position", "policies": "hash", "consent_events": "event_id"}
 
 
 def upgrade() -> None:
     _create_tables()
-    for table in _APPEND_ONLY:
+    for table, key in _APPEND_ONLY.items():
         if op.get_bind().dialect.name == "postgresql":
             _forbid_changes_postgresql(table)
         else:
-            _forbid_changes_sqlite(table)
+            _forbid_changes_sqlite(table, key)
 
 
-def _forbid_changes_sqlite(table: str) -> None:
+def _forbid_changes_sqlite(table: str, key: str) -> None:
     for action in ("UPDATE", "DELETE"):
         op.execute(
             f"CREATE TRIGGER {table}_no_{action.lower()} BEFORE {action} ON {table} "
             f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
         )
+    # INSERT OR REPLACE deletes the old row without asking the trigger above.
+    op.execute(
+        f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table} "  # noqa: S608
+        f"WHEN EXISTS (SELECT 1 FROM {table} WHERE {key} = NEW.{key}) "
+        f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
+    )
 
 
 def _forbid_changes_postgresql(table: str) -> None:
