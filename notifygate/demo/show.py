@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -212,7 +214,16 @@ def _worth_a_look(played: Played) -> list[Tried]:
 def _command(out: Console, question: str, command: str, config: str) -> None:
     out.print(f"{question}:", style="dim")
     # Never wrapped, so that it can be copied in one piece.
-    out.print(f"  {command} --config {config}", soft_wrap=True)
+    out.print(f"  {_program()}{command.removeprefix('notifygate')} --config {config}", soft_wrap=True)
+
+
+def _program() -> str:
+    """How to call notifygate here: by its name where the shell finds it, else by its path."""
+    beside = Path(sys.executable).parent / "notifygate"
+    found = shutil.which("notifygate")
+    if not beside.exists() or (found is not None and Path(found).samefile(beside)):
+        return "notifygate"
+    return os.path.relpath(beside) if beside.is_relative_to(Path.cwd()) else str(beside)
 
 
 def broke_off(out: Console, problem: str, log: str, folder: Path) -> None:

@@ -1,0 +1,136 @@
+"""Other processes: Python scripts beside the test, and Dramatiq workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def environment(config: Path, **more: str) -> dict[str, str]:
+    """The environment of a process that works with that config and with this checkout."""
+    path = os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "tests")])
+    return os.environ | {"NOTIFYGATE_CONFIG": str(config), "PYTHONPATH": path} | more
+
+
+def run_at_once(scripts: Sequence[str], config: Path) -> list[str]:
+    """Run Python scripts in a process each, all at the same time; return what they printed.
+
+    A script calls `ready()` when it is set up, which returns when all are. Raises `AssertionError` with the error
+    output of a script that failed.
+    """
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", f"from support.processes import ready\n{script}"],
+            env=environment(config),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for script in scripts
+    ]
+    try:
+        for process in processes:
+            assert process.stdout is not None
+            process.stdout.readline()
+        for process in processes:
+            assert process.stdin is not None
+            with suppress(BrokenPipeError):  # it has ended, and its error output is read below
+                process.stdin.write("go\n")
+                process.stdin.flush()
+        printed = []
+        for process in processes:
+            out, error = process.communicate(timeout=60)
+            assert process.returncode == 0, error
+            printed.append(out.strip())
+        return printed
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+
+
+def ready() -> None:
+    """Wait, in a script of `run_at_once`, until all the others are ready as well."""
+    print("ready", flush=True)
+    sys.stdin.readline()
+
+
+def wait_until(holds: Callable[[], bool], *, within_s: float = 30, what: str) -> None:
+    """Wait for something that other processes bring about. Raises `AssertionError` that says what did not come."""
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline, f"not within {within_s} seconds: {what}"
+        time.sleep(0.05)
+
+
+class DramatiqWorkers:
+    """The processes of one `dramatiq` command; its output goes to a file."""
+
+    def __init__(
+        self,
+        config: Path,
+        log: Path,
+        *,
+        app: str = "notifygate.actors:setup",
+        processes: int = 2,
+        threads: int = 4,
+        cwd: Path = CHECKOUT,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self._log = log
+        command = [sys.executable, "-m", "dramatiq", app, "-p", str(processes), "-t", str(threads)]
+        with log.open("wb") as output:
+            self._process = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env=environment(config, **(env or {})),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # so that what a failed test leaves behind can be ended as a whole
+            )
+        self._count = processes
+
+    @property
+    def output(self) -> str:
+        return self._log.read_text("utf-8", "replace")
+
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def wait_until_ready(self) -> None:
+        """Wait until every process takes work."""
+        started = "Worker process is ready for action."
+        deadline = time.monotonic() + 40
+        while self.output.count(started) < self._count:
+            assert not self.has_ended, self.output
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.05)
+
+    def terminate(self) -> None:
+        """Ask the workers to end, as a service manager does."""
+        self._process.send_signal(signal.SIGTERM)
+
+    def wait(self, within_s: float = 40) -> int:
+        """Wait for their end; return the exit code."""
+        return self._process.wait(within_s)
+
+    def stop(self) -> int:
+        """Ask the workers to end, and wait; return the exit code."""
+        self.terminate()
+        return self.wait()
+
+    def kill(self) -> None:
+        """Leave nothing behind."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
