@@ -61,9 +61,10 @@ def test_help_and_version(run: Run) -> None:
         "log",
         "db",
         "demo",
+        "rules",
     ):
         assert re.search(rf"\b{verb}\b", bare.out)
-    for later in ("simulate", "doubt", "web", "rules"):
+    for later in ("simulate", "doubt", "web"):
         assert not re.search(rf"│ {later}\b", bare.out)
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from support.postgres import PostgresServer
 from support.processes import run_at_once
 
 from notifygate import Gateway, Purchase, Status
-from notifygate.ledger import purchases
+from notifygate.ledger import people, purchases
 
 ON_POSTGRESQL = pytest.mark.parametrize("databases", ["postgresql"], indirect=True)
 """SQLite lets in one writer at a time, so there is nothing to be found there."""
@@ -175,11 +176,16 @@ class TestLinkingWhileDraining:
 
 @contextmanager
 def meanwhile(
-    patched: pytest.MonkeyPatch, work: Callable[[], object], *, before: str = "", after: str = ""
+    patched: pytest.MonkeyPatch,
+    work: Callable[[], object],
+    *,
+    before: str = "",
+    after: str = "",
+    module: ModuleType = purchases,
 ) -> Iterator[None]:
-    """Let `work` happen in another transaction, once, before or after one of the ledger's purchase functions runs."""
+    """Let `work` happen in another transaction, once, before or after one of the ledger's functions runs."""
     name = before or after
-    real = getattr(purchases, name)
+    real = getattr(module, name)
     waiting = [work]
 
     def called(*args: Any, **more: Any) -> Any:
@@ -191,9 +197,9 @@ def meanwhile(
         return returned
 
     with patched.context() as patch:
-        patch.setattr(purchases, name, called)
+        patch.setattr(module, name, called)
         yield
-    assert not waiting, f"purchases.{name} was not called"
+    assert not waiting, f"{module.__name__}.{name} was not called"
 
 
 @ON_POSTGRESQL
@@ -283,6 +289,29 @@ class TestAnAliasLearntAtTheSameMoment:
             asking.purchases.alias(self.PARCEL, "stars", "S1")
 
         assert self.asks(asking, clock, outbox, self.FLOWERS, invitation) == 1
+
+
+@ON_POSTGRESQL
+def test_who_waited_for_a_persons_lock_counts_what_was_reserved_meanwhile(
+    gate: Gateway, clock: SimulatedClock, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """INVARIANT(the clock is read under the locks): else the other's reservation lies in the future."""
+    gate.consent.grant(ANNA_EMAIL, party="florist", purpose="review_request")
+    gate.consent.grant(ANNA_EMAIL, party="stars", purpose="review_request")
+    gate.submit(order_update(to="berit@example.dk"))
+    gate.drain()  # the policy is known from here on, so that nobody waits for whoever writes it down
+    gate.submit(review_request(delivered_purchase(clock.now, "F1", "florist")))
+
+    def ask_as_well() -> None:
+        clock.advance(seconds=1)
+        gate.submit(review_request(delivered_purchase(clock.now, "F2", "florist"), merchant="stars"))
+        gate.drain()
+        assert len(outbox()) == 2
+
+    with meanwhile(monkeypatch, ask_as_well, before="lock", module=people):
+        gate.drain()
+
+    assert len(outbox()) == 2
 
 
 def test_a_refusal_is_never_overtaken_by_a_decision_that_begins_after_it(
