@@ -106,14 +106,16 @@ class Runtime:
     def drain(self, limit: int | None = None) -> int:
         """Work off all that is due now, in this process; return how many messages were decided."""
         self.delivery.expire_leases()
-        total = 0
+        total, passed_over = 0, None
         while limit is None or total < limit:
             batch = _DRAIN_BATCH if limit is None else min(_DRAIN_BATCH, limit - total)
             with self.ledger.read() as conn:
-                ids = messages.due_ids(conn, self.clock(), batch)
-            decided = self.work(ids) if ids else 0
-            if not decided:  # nothing is due, or all that is due is in other workers' hands
+                due = messages.due(conn, self.clock(), batch, after=passed_over)
+            if not due:
                 break
+            decided = self.work([message_id for _, message_id in due])
+            # Where none was decided, all are in other workers' hands: leave them there, and look behind them.
+            passed_over = None if decided else due[-1]
             total += decided
         return total
 

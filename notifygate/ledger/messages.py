@@ -129,15 +129,21 @@ def get(conn: sa.Connection, message_id: str) -> StoredMessage | None:
     return _stored(row) if row else None
 
 
-def due_ids(conn: sa.Connection, now: datetime, limit: int) -> list[str]:
-    """Messages whose time to be decided has come, the longest waiting first."""
-    query = (
-        sa.select(messages.c.message_id)
-        .where(_IS_WAITING, messages.c.due_at <= now)
-        .order_by(messages.c.due_at, messages.c.message_id)
-        .limit(limit)
-    )
-    return [str(row[0]) for row in conn.execute(query)]
+def due(
+    conn: sa.Connection, now: datetime, limit: int, *, after: tuple[datetime, str] | None = None
+) -> list[tuple[datetime, str]]:
+    """When messages whose time has come were due, and their ids, the longest waiting first.
+
+    With `after`, those that come after one that was read before.
+    """
+    columns = messages.c
+    query = sa.select(columns.due_at, columns.message_id).where(_IS_WAITING, columns.due_at <= now)
+    if after is not None:
+        last_at, last_id = after
+        later = sa.and_(columns.due_at == last_at, columns.message_id > last_id)
+        query = query.where(columns.due_at >= last_at, (columns.due_at > last_at) | later)
+    rows = conn.execute(query.order_by(columns.due_at, columns.message_id).limit(limit))
+    return [(row.due_at, row.message_id) for row in rows]
 
 
 def next_due(conn: sa.Connection) -> datetime | None:

@@ -17,6 +17,7 @@ from core_builders import (
     NOW,
     POLICY,
     RICH_POLICY,
+    SOFT,
     TICK,
     ask,
     handover,
@@ -32,7 +33,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from notifygate.decision import Decision, Finding, Outcome, Reason
-from notifygate.policy import Cap, Over, Per, Policy
+from notifygate.policy import Cap, Limit, Over, Per, Policy, Purpose
 from notifygate.rules import RULES, Rule, evaluate
 from notifygate.snapshot import Request, Snapshot
 
@@ -346,6 +347,76 @@ def test_linking_never_turns_a_denial_into_an_allow_nor_a_wait_into_a_shorter_on
     elif before.outcome is Outcome.DEFER:
         assert after.outcome is not Outcome.ALLOW
         assert after.until is None or before.until is None or after.until >= before.until
+
+
+def _narrow_purposes(policy: Policy, **changes: Callable[[Purpose], Any]) -> Policy:
+    """Change fields of every purpose, each to what a function of the purpose says."""
+    changed = {
+        name: replace(kind, **{field: of(kind) for field, of in changes.items()})
+        for name, kind in policy.purposes.items()
+    }
+    return replace(policy, purposes=changed)
+
+
+def _narrow_reviews(policy: Policy, **changes: Any) -> Policy:
+    return replace(policy, review_requests=replace(policy.review_requests, **changes))
+
+
+NARROWER: list[Callable[[Policy], Policy]] = [
+    lambda policy: _narrow_purposes(
+        policy, accepts=lambda kind: kind.accepts - SOFT if kind.accepts > SOFT else kind.accepts
+    ),
+    lambda policy: _narrow_purposes(policy, dedupe=lambda kind: (kind.dedupe or 0 * DAY) + 9 * DAY),
+    lambda policy: _narrow_purposes(
+        policy, caps=lambda kind: (*kind.caps, Cap(limit=1, window=40 * DAY, per=Per.PERSON))
+    ),
+    lambda policy: _narrow_purposes(
+        policy,
+        caps=lambda kind: tuple(
+            replace(cap, limit=max(1, cap.limit - 1), window=2 * cap.window, over=Over.DENY)
+            for cap in kind.caps
+        ),
+    ),
+    lambda policy: _narrow_purposes(policy, audience=lambda _: "buyer"),
+    lambda policy: replace(
+        policy,
+        quiet_hours={
+            name: replace(quiet, allow=dict(list(quiet.allow.items())[1:]), holidays=True)
+            for name, quiet in policy.quiet_hours.items()
+        },
+    ),
+    lambda policy: replace(policy, promotion_markers=(*policy.promotion_markers, "hello")),
+    lambda policy: _narrow_reviews(policy, asks_per_purchase=1),
+    lambda policy: _narrow_reviews(policy, per_person=Limit(limit=1, window=400 * DAY)),
+    lambda policy: _narrow_reviews(policy, per_person_and_merchant=Limit(limit=1, window=400 * DAY)),
+    lambda policy: _narrow_reviews(policy, yield_for=None),
+    lambda policy: _narrow_reviews(policy, expires=policy.review_requests.expires - 5 * DAY),
+    lambda policy: _narrow_reviews(policy, hold_for_cases=True),
+    lambda policy: replace(
+        policy,
+        merchants={name: replace(who, asks_for_reviews=True) for name, who in policy.merchants.items()},
+    ),
+]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    asked, worlds("one"), bought, policies, nows, st.lists(st.sampled_from(NARROWER), min_size=1, max_size=4)
+)
+def test_a_narrower_policy_never_allows_more(
+    req: Request,
+    known: Snapshot,
+    about: Any,
+    policy: Policy,
+    now: datetime,
+    narrowings: list[Callable[[Policy], Policy]],
+) -> None:
+    known = replace(known, purchase=about)
+    narrower = policy
+    for narrow in narrowings:
+        narrower = narrow(narrower)
+    if evaluate(req, known, narrower, now).outcome is Outcome.ALLOW:
+        assert evaluate(req, known, policy, now).outcome is Outcome.ALLOW
 
 
 @plenty
