@@ -9,7 +9,7 @@ from pathlib import Path
 
 import dramatiq
 
-from notifygate.address import Channel
+from notifygate.address import Channel, ContactPoint
 from notifygate.broker import WorkQueue, open_broker
 from notifygate.channels import ChannelDriver
 from notifygate.channels.console import ConsoleChannel
@@ -82,6 +82,10 @@ class Runtime:
             driver.close()
         self.queue.close()
         self.ledger.close()
+
+    def point(self, raw: ContactPoint | str) -> ContactPoint:
+        """Read a contact point, in the configured region. Raises `InvalidContactPoint`."""
+        return ContactPoint.parse(raw, region=self.config.settings.gateway.default_region)
 
     def enqueue(self, taken: Sequence[tuple[str, PurposeClass]]) -> None:
         """Put new messages on the queue; where it is down, leave them to the scheduler."""

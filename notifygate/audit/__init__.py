@@ -111,8 +111,7 @@ class Log:
     def _points_of(self, contact_point: ContactPoint | str | None) -> list[str] | None:
         if contact_point is None:
             return None
-        region = self._runtime.config.settings.gateway.default_region
-        point = ContactPoint.parse(contact_point, region=region)
+        point = self._runtime.point(contact_point)
         with self._runtime.ledger.read() as conn:
             person = people.person_by_mailbox(conn, self._runtime.ledger.fingerprints, point)
             return [known.contact_point_id for known in people.points_of(conn, [person])] if person else []

@@ -58,7 +58,7 @@ class ConsentBook:
         and `NotFound` for an `invalidates` that is no known permission.
         """
         runtime = self._runtime
-        point = self._parse(event.contact_point)
+        point = self._runtime.point(event.contact_point)
         if event.event_id is not None:
             raise InvalidConsent("event_id", "is given by the ledger; leave it out")
 
@@ -219,7 +219,7 @@ class ConsentBook:
 
     def history(self, contact_point: ContactPoint | str) -> tuple[ConsentEvent, ...]:
         """All events of the person whom a contact point belongs to, in the order they were recorded."""
-        point = self._parse(contact_point)
+        point = self._runtime.point(contact_point)
         with self._runtime.ledger.read() as conn:
             person = people.person_by_mailbox(conn, self._runtime.ledger.fingerprints, point)
             points = people.points_of(conn, [person]) if person else []
@@ -247,7 +247,7 @@ class ConsentBook:
         `channel` is that of the contact point. With `at`, the answer is the one that was right then: by what had
         been recorded by then. Raises `InvalidConsent` for a merchant or purpose that is not in the config.
         """
-        runtime, point = self._runtime, self._parse(contact_point)
+        runtime, point = self._runtime, self._runtime.point(contact_point)
         policy = runtime.config.policy
         if merchant not in policy.merchants:
             raise InvalidConsent("merchant", f"no merchant {merchant!r} in the config")
@@ -283,7 +283,7 @@ class ConsentBook:
         channel: str | None,
         details: dict[str, Any],
     ) -> str:
-        point = self._parse(contact_point)
+        point = self._runtime.point(contact_point)
         return self.record(
             ConsentEvent(
                 state=state,
@@ -353,10 +353,6 @@ class ConsentBook:
         # A decision about this person is made either wholly before this event or wholly after it.
         people.lock(conn, [people.persons_of(conn, [point_id])[point_id]])
         return append_event(conn, event, point_id, now)
-
-    def _parse(self, contact_point: ContactPoint | str) -> ContactPoint:
-        region = self._runtime.config.settings.gateway.default_region
-        return ContactPoint.parse(contact_point, region=region)
 
 
 def append_event(conn: sa.Connection, event: ConsentEvent, contact_point_id: str, now: datetime) -> str:

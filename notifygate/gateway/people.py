@@ -44,7 +44,7 @@ class People:
 
     def of(self, contact_point: ContactPoint | str) -> Person:
         """The person behind a contact point. One never seen before is a person of that one contact point."""
-        point = self._parse(contact_point)
+        point = self._runtime.point(contact_point)
         with self._runtime.ledger.read() as conn:
             person_id = people.person_by_mailbox(conn, self._runtime.ledger.fingerprints, point)
             known = people.points_of(conn, [person_id]) if person_id else []
@@ -59,7 +59,7 @@ class People:
         `evidence` says how that is known. From now on refusals, suppressions by erasure, caps, duplicates and asks
         count for both; permissions stay with the contact point that they were given for.
         """
-        one, other = self._parse(a), self._parse(b)
+        one, other = self._runtime.point(a), self._runtime.point(b)
         if not evidence.strip():
             raise InvalidMessage("evidence", "say how it is known that both belong to one person")
         runtime = self._runtime
@@ -87,7 +87,7 @@ class People:
         What was refused while they were linked stays refused for both. Raises `NotFound` where no link was made
         between the two, and `InvalidMessage` for variants of one address, which always belong together.
         """
-        one, other = self._parse(a), self._parse(b)
+        one, other = self._runtime.point(a), self._runtime.point(b)
         runtime = self._runtime
 
         def write(conn: sa.Connection) -> None:
@@ -140,10 +140,6 @@ class People:
         if people.persons_of(conn, contact_point_ids) != person_of:
             raise LedgerConflict("a person was joined with another just now")
         return person_of
-
-    def _parse(self, contact_point: ContactPoint | str) -> ContactPoint:
-        region = self._runtime.config.settings.gateway.default_region
-        return ContactPoint.parse(contact_point, region=region)
 
 
 def _reachable(ties: Mapping[str, set[str]], start: str) -> set[str]:

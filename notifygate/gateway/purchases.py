@@ -68,8 +68,7 @@ class Purchases:
         asked_at = self._past("at", at)
         if not by.strip():
             raise InvalidMessage("by", "is empty; name who asked")
-        region = self._runtime.config.settings.gateway.default_region
-        point = None if contact_point is None else ContactPoint.parse(contact_point, region=region)
+        point = None if contact_point is None else self._runtime.point(contact_point)
 
         def write(conn: sa.Connection) -> None:
             now = self._runtime.clock()

@@ -47,7 +47,7 @@ class Suppressions:
         `reason` is `hard_bounce` (30 days unless `expires_at` is given), `complaint` or `erased` (which never
         expire), or `manual`. Raises `InvalidMessage` for another reason, or for a mark that would not hold.
         """
-        runtime, kind, point = self._runtime, _reason(reason), self._parse(contact_point)
+        runtime, kind, point = self._runtime, _reason(reason), self._runtime.point(contact_point)
         until = check_aware("expires_at", expires_at)
         if until is not None and kind in (SuppressionReason.COMPLAINT, SuppressionReason.ERASED):
             raise InvalidMessage(
@@ -75,7 +75,7 @@ class Suppressions:
 
         Raises `NotFound` where none is in force.
         """
-        runtime, point = self._runtime, self._parse(contact_point)
+        runtime, point = self._runtime, self._runtime.point(contact_point)
         kind = None if reason is None else _reason(reason)
 
         def write(conn: sa.Connection) -> int:
@@ -103,10 +103,6 @@ class Suppressions:
                 )
                 for mark, channel, address in suppressions.every(conn, self._runtime.clock())
             )
-
-    def _parse(self, contact_point: ContactPoint | str) -> ContactPoint:
-        region = self._runtime.config.settings.gateway.default_region
-        return ContactPoint.parse(contact_point, region=region)
 
 
 def _reason(reason: SuppressionReason | str) -> SuppressionReason:
