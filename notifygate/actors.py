@@ -65,7 +65,12 @@ def _set_up() -> dramatiq.Broker:
     if gateway.broker == "embedded":
         life.embedded = EmbeddedRedis(gateway.data_dir)
         life.embedded.start()
-    life.runtime = Runtime(loaded, broker=broker, embedded=life.embedded)
+    try:
+        life.runtime = Runtime(loaded, broker=broker, embedded=life.embedded)
+    except BaseException:
+        if life.embedded is not None:
+            life.embedded.stop()
+        raise
     for queue, name in brokers.ACTORS.items():
         dramatiq.Actor(
             life.work,

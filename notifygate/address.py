@@ -104,7 +104,9 @@ class ContactPoint:
         # The folded form is the one that the numbering plan knows; validity and type are read off that.
         number = phonenumbers.parse(line, None)
         if not phonenumbers.is_valid_number(number):
-            raise InvalidContactPoint(name, "not a phone number in use in its country")
+            raise InvalidContactPoint(
+                name, "not a phone number in use in its country; write it as +45 20 12 34 56"
+            )
         kind = phonenumbers.number_type(number)
         if kind not in _SMS_TYPES:
             found = _TYPE_NAMES.get(kind, "a number of unknown type")

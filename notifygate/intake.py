@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -43,10 +44,10 @@ def prepare(message: Message, config: Config, fingerprints: Fingerprints) -> Pre
     """Check a message against the config. Raises `InvalidMessage` that names the argument at fault."""
     policy = config.policy
     if message.merchant not in policy.merchants:
-        raise InvalidMessage("merchant", f"no merchant {message.merchant!r} in the config")
+        raise InvalidMessage("merchant", _unknown("merchant", message.merchant, policy.merchants))
     purpose = policy.purposes.get(message.purpose)
     if purpose is None:
-        raise InvalidMessage("purpose", f"no purpose {message.purpose!r} in the config")
+        raise InvalidMessage("purpose", _unknown("purpose", message.purpose, policy.purposes))
     _check_purchase(message, purpose.purpose_class, config)
     _check_zone(message.timezone)
     point = _contact_point(message, config)
@@ -245,7 +246,14 @@ def _check_purchase(message: Message, purpose_class: PurposeClass, config: Confi
             raise InvalidMessage("purchase", "a review request must say which purchase it is about")
         return
     if message.purchase.seller not in config.policy.merchants:
-        raise InvalidMessage("purchase.seller", f"no merchant {message.purchase.seller!r} in the config")
+        seller = message.purchase.seller
+        raise InvalidMessage("purchase.seller", _unknown("merchant", seller, config.policy.merchants))
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"no {what} {name!r} in the config{hint}"
 
 
 def _check_zone(zone: str | None) -> None:

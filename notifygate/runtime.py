@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 Clock = Callable[[], datetime]
 _DRAIN_BATCH = 100
+# Few enough that what is decided is handed over at once: a refusal that comes between the two comes too late.
+_DECIDED_AT_ONCE = 25
 
 
 def system_clock() -> datetime:
@@ -65,14 +67,17 @@ class Runtime:
         settings = config.settings
         secret = settings.gateway.secret
         self.ledger = Ledger(settings.gateway.ledger, secret=secret.get_secret_value() if secret else None)
+        self.drivers: dict[Channel, ChannelDriver] = {}
         try:
-            self.ledger.prepare()
+            self.gate = Gate(self.ledger, config.policy, clock, lease=settings.delivery.lease)
+            self.queue = WorkQueue(broker or open_broker(settings.gateway), embedded=embedded)
             self.drivers = open_channels(config)
+            self.ledger.prepare()
         except BaseException:
+            for driver in self.drivers.values():
+                driver.close()
             self.ledger.close()
             raise
-        self.queue = WorkQueue(broker or open_broker(settings.gateway), embedded=embedded)
-        self.gate = Gate(self.ledger, config.policy, clock, lease=settings.delivery.lease)
         self.delivery = Delivery(self.ledger, config, self.drivers, clock)
         self.scheduler = Scheduler(self.ledger, self.delivery, self.queue, settings.delivery, clock)
 
@@ -103,9 +108,12 @@ class Runtime:
 
         Ids that are unknown, or not due, or in another worker's hands are passed over.
         """
-        decided = self.gate.decide(message_ids)
-        self.delivery.deliver(decided.reservations)
-        return decided.count
+        count = 0
+        for start in range(0, len(message_ids), _DECIDED_AT_ONCE):
+            decided = self.gate.decide(message_ids[start : start + _DECIDED_AT_ONCE])
+            self.delivery.deliver(decided.reservations)
+            count += decided.count
+        return count
 
     def drain(self, limit: int | None = None) -> int:
         """Work off all that is due now, in this process; return how many messages were decided."""

@@ -40,6 +40,8 @@ class HandOffOutcome:
     * `failed`: definitely not accepted, but a later attempt may be; not before `retry_after`, if given.
     * `in_doubt`: it may have been accepted.
 
+    With `attempted` false nothing was tried, so it does not count towards the attempts that a message has.
+
     `detail` is a short code for the log, such as `smtp 451` or `connection refused`: never an address, never
     the provider's own sentence, which may quote one.
     """
@@ -47,6 +49,7 @@ class HandOffOutcome:
     result: Result
     detail: str = ""
     provider_id: str | None = None
+    attempted: bool = True
     retry_after: timedelta | None = None
 
 

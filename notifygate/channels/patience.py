@@ -37,6 +37,6 @@ class Patience:
         self._timeouts = self._timeouts + 1 if trouble is Trouble.TIMEOUT else 0
         if trouble is Trouble.UNREACHABLE or self._timeouts >= _TIMEOUTS_IN_A_ROW:
             self.refusal = HandOffOutcome(
-                result=Result.FAILED, detail=f"not attempted after {outcome.detail}"
+                result=Result.FAILED, detail=f"not attempted after {outcome.detail}", attempted=False
             )
         return outcome

@@ -112,9 +112,16 @@ def _row(finding: Finding) -> tuple[object, ...]:
     return finding.rule, finding.outcome.value, str(finding.reason), why
 
 
+_LOCAL_TIME = "local_time"  # shown as it is: the recipient's own time is what the rule went by
+
+
 def evidence(facts: Mapping[str, Any]) -> str:
     """Facts on one line, such as `limit=2, window=7d`."""
-    return ", ".join(f"{name}={_value(value)}" for name, value in facts.items() if value is not None)
+    return ", ".join(
+        f"{name}={' '.join(value) if name == _LOCAL_TIME else _value(value)}"
+        for name, value in facts.items()
+        if value is not None
+    )
 
 
 def _value(value: object) -> str:

@@ -121,6 +121,8 @@ def _content(content: Mapping[str, Any], names: Mapping[str, str]) -> Email | Sm
         if name in content and not isinstance(content[name], str):
             raise Wrong(names[f"content.{name}"], f"text is wanted, not {_kind(content[name])}")
     channel, to = _channel(content, names)
+    if channel == "sms" and "channel" not in content and not any(mark.isdigit() for mark in to):
+        raise Wrong(names["content.to"], "is neither an email address nor a phone number")
     if channel == "email":
         if "subject" not in content:
             raise Wrong(names["content.subject"], "missing; an email needs one")

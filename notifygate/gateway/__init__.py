@@ -160,8 +160,7 @@ class Gateway:
                 merchant=found.merchant,
                 purpose=found.purpose,
                 channel=found.channel.value,
-                reason=reason or None,
-                body={},
+                body={},  # not the reason: somebody may have typed an address
             )
             journal.append(conn, [entry])
 

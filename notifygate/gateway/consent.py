@@ -143,8 +143,7 @@ class ConsentBook:
             if asked is None or asked["state"] != State.REQUESTED:
                 raise InvalidConsent("token", "belongs to no double opt-in of this ledger")
             point_id = asked["contact_point_id"]
-            person_id = people.persons_of(conn, [point_id])[point_id]
-            people.lock(conn, [person_id])
+            person_id = people.lock_persons_of(conn, [point_id])[point_id]
             proof = f"{_CONFIRMS} {event_id}"
             history = consents.history(
                 conn, [known.contact_point_id for known in people.points_of(conn, [person_id])]
@@ -343,7 +342,7 @@ class ConsentBook:
         if found is None or found["state"] not in (State.GRANTED, State.SOFT_OPT_IN):
             raise NotFound(f"no permission {event.invalidates!r} that could be void")
         scope = {name: found[name] for name in ("party", "channel", "purpose")}
-        people.lock(conn, people.persons_of(conn, [found["contact_point_id"]]).values())
+        people.lock_persons_of(conn, [found["contact_point_id"]])
         # It belongs to the contact point whose permission it voids, whatever point it was told for.
         return append_event(conn, replace(event, **scope), found["contact_point_id"], now)
 
@@ -351,7 +350,7 @@ class ConsentBook:
         fingerprints = self._runtime.ledger.fingerprints
         point_id = people.ensure(conn, fingerprints, [point], now)[point]
         # A decision about this person is made either wholly before this event or wholly after it.
-        people.lock(conn, [people.persons_of(conn, [point_id])[point_id]])
+        people.lock_persons_of(conn, [point_id])
         return append_event(conn, event, point_id, now)
 
 

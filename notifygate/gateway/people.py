@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -13,7 +14,6 @@ from notifygate.consent import REFUSALS, ConsentEvent
 from notifygate.errors import InvalidMessage, NotFound
 from notifygate.gateway.consent import append_event
 from notifygate.ledger import consents, journal, people
-from notifygate.ledger.database import LedgerConflict
 from notifygate.runtime import Runtime
 
 _NOT_COPIED = ("contact_point", "event_id", "recorded_at", "source")
@@ -67,7 +67,7 @@ class People:
         def write(conn: sa.Connection) -> None:
             now = runtime.clock()
             points = people.ensure(conn, runtime.ledger.fingerprints, [one, other], now)
-            person_of = self._lock(conn, [points[one], points[other]])
+            person_of = people.lock_persons_of(conn, [points[one], points[other]])
             kept, gone = person_of[points[one]], person_of[points[other]]
             mailboxes = people.mailbox_of(conn, points[one]), people.mailbox_of(conn, points[other])
             if mailboxes[0] == mailboxes[1]:
@@ -95,7 +95,7 @@ class People:
             points = people.find_all(conn, runtime.ledger.fingerprints, [one, other])
             if len(points) < 2:
                 raise NotFound("these two contact points are not linked")
-            person_of = self._lock(conn, list(points.values()))
+            person_of = people.lock_persons_of(conn, list(points.values()))
             mailboxes = [people.mailbox_of(conn, points[point]) for point in (one, other)]
             if mailboxes[0] == mailboxes[1]:
                 raise InvalidMessage("b", "is a variant of the same address; the two always belong together")
@@ -126,7 +126,11 @@ class People:
             for one, points in sides.items()
         }
         for made_by, holds_for in ((person, new_person), (new_person, person)):
+            held = {_scope(row) for row in refusals[holds_for]}
             for row in refusals[made_by]:
+                if _scope(row) in held:
+                    continue  # said there already, at an earlier unlinking perhaps
+                held.add(_scope(row))
                 copied = {
                     name.name: row[name.name] for name in fields(ConsentEvent) if name.name not in _NOT_COPIED
                 }
@@ -134,12 +138,10 @@ class People:
                 event = ConsentEvent(contact_point="", source=source, **copied)
                 append_event(conn, event, sides[holds_for][0], now)
 
-    def _lock(self, conn: sa.Connection, contact_point_ids: list[str]) -> dict[str, str]:
-        person_of = people.persons_of(conn, contact_point_ids)
-        people.lock(conn, set(person_of.values()))
-        if people.persons_of(conn, contact_point_ids) != person_of:
-            raise LedgerConflict("a person was joined with another just now")
-        return person_of
+
+def _scope(refusal: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What a refusal says, whoever recorded it."""
+    return tuple(refusal[name] for name in ("party", "channel", "purpose", "occurred_at", "includes_service"))
 
 
 def _reachable(ties: Mapping[str, set[str]], start: str) -> set[str]:

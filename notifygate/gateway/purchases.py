@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -14,6 +15,10 @@ from notifygate.ledger import journal, messages, people, purchases
 from notifygate.ledger.database import LedgerConflict
 from notifygate.message import Purchase, check_aware
 from notifygate.runtime import Runtime
+
+# It goes into the ledger, where no address may stand.
+_NAME = re.compile(r"\w[\w .,&'/-]{0,79}")
+_MANY_DIGITS = re.compile(r"\d[\d .-]{5,}")
 
 
 class Purchases:
@@ -66,8 +71,8 @@ class Purchases:
         """
         self._check_merchant("purchase.seller", purchase.seller)
         asked_at = self._past("at", at)
-        if not by.strip():
-            raise InvalidMessage("by", "is empty; name who asked")
+        if not _NAME.fullmatch(by) or _MANY_DIGITS.search(by):
+            raise InvalidMessage("by", "must be the name of who asked, such as 'trustpilot', and no address")
         point = None if contact_point is None else self._runtime.point(contact_point)
 
         def write(conn: sa.Connection) -> None:
@@ -75,7 +80,7 @@ class Purchases:
             point_id = None
             if point is not None:
                 point_id = people.ensure(conn, self._runtime.ledger.fingerprints, [point], now)[point]
-                people.lock(conn, people.persons_of(conn, [point_id]).values())
+                people.lock_persons_of(conn, [point_id])
             purchase_id = self._ensure(conn, purchase, now)
             ask = {
                 "ask_id": new_id("ask"),

@@ -62,7 +62,7 @@ class Suppressions:
             if ends is None and kind is SuppressionReason.HARD_BOUNCE:
                 ends = now + HARD_BOUNCE_LASTS
             point_id = people.ensure(conn, runtime.ledger.fingerprints, [point], now)[point]
-            people.lock(conn, people.persons_of(conn, [point_id]).values())
+            people.lock_persons_of(conn, [point_id])
             suppression_id = suppressions.add(conn, point_id, kind, now, ends)
             body = {"suppression_id": suppression_id, "expires_at": ends.isoformat() if ends else None}
             journal.append(conn, [_entry(journal.Kind.SUPPRESSION, point_id, point, kind, now, body)])
@@ -71,9 +71,10 @@ class Suppressions:
         return runtime.ledger.transact(write)
 
     def remove(self, contact_point: ContactPoint | str, reason: SuppressionReason | str | None = None) -> int:
-        """Lift the marks on a contact point, or only those for one reason; return how many.
+        """Lift the marks on a contact point for one reason; return how many.
 
-        Raises `NotFound` where none is in force.
+        Without a reason, all are lifted but those for `erased`, which has to be named. Raises `NotFound` where none
+        is in force.
         """
         runtime, point = self._runtime, self._runtime.point(contact_point)
         kind = None if reason is None else _reason(reason)
@@ -83,7 +84,7 @@ class Suppressions:
             point_id = people.find(conn, runtime.ledger.fingerprints, point)
             lifted = suppressions.remove(conn, point_id, now, kind) if point_id else []
             if not lifted or not point_id:
-                raise NotFound("no do-not-send mark is in force on this contact point")
+                raise NotFound("no do-not-send mark is in force on this contact point for that")
             body = {"suppression_ids": lifted}
             journal.append(conn, [_entry(journal.Kind.UNSUPPRESSION, point_id, point, kind, now, body)])
             return len(lifted)

@@ -21,7 +21,9 @@ def insert(conn: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
         conn.execute(sa.insert(consent_events), list(rows))
 
 
-def records_of(conn: sa.Connection, contact_point_ids: Collection[str]) -> dict[str, list[ConsentRecord]]:
+def records_of(
+    conn: sa.Connection, contact_point_ids: Collection[str] | sa.Select[Any]
+) -> dict[str, list[ConsentRecord]]:
     """All consent events of some contact points, by contact point, as the rules read them."""
     found: defaultdict[str, list[ConsentRecord]] = defaultdict(list)
     query = sa.select(*_RECORD_COLUMNS).where(consent_events.c.contact_point_id.in_(contact_point_ids))

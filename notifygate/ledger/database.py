@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import weakref
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +49,7 @@ class Ledger:
         self.engine = _make_engine(url)
         self._secret = secret
         self._fingerprints: Fingerprints | None = None
+        _forget_connections_in_children(self.engine)
 
     @property
     def dialect(self) -> str:
@@ -166,9 +170,23 @@ def insert_new(conn: sa.Connection, table: sa.Table, rows: list[dict[str, Any]])
     conn.execute(dialect.insert(table).on_conflict_do_nothing(), rows)
 
 
+def any_pair(
+    first: sa.ColumnElement[str], second: sa.ColumnElement[str], pairs: Iterable[tuple[str, str]]
+) -> sa.ColumnElement[bool]:
+    """The condition that two columns hold one of some pairs, in a form that makes SQLite use their index.
+
+    Of `(a, b) IN (...)` it makes a scan of the whole table.
+    """
+    seconds: defaultdict[str, list[str]] = defaultdict(list)
+    for one, other in pairs:
+        seconds[one].append(other)
+    return sa.or_(*(sa.and_(first == one, second.in_(others)) for one, others in seconds.items()))
+
+
 def _make_engine(url: str) -> sa.Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
+        _make_private(parsed.database)
         engine = sa.create_engine(
             parsed, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000}, hide_parameters=True
         )
@@ -178,13 +196,36 @@ def _make_engine(url: str) -> sa.Engine:
     try:
         # Parameters are addresses and texts: neither the library's errors nor its log may show them.
         return sa.create_engine(
-            parsed, pool_pre_ping=True, pool_size=10, max_overflow=20, hide_parameters=True
+            parsed,
+            pool_pre_ping=True,
+            pool_size=10,
+            max_overflow=20,
+            hide_parameters=True,
+            connect_args={"options": f"-c lock_timeout={_BUSY_TIMEOUT_MS}"},
         )
     except ModuleNotFoundError as error:
         raise LedgerError(
             f"gateway.ledger: the driver for {parsed.get_backend_name()} is not installed: "
             "pip install 'notifygate[postgres]'"
         ) from error
+
+
+def _make_private(path: str | None) -> None:
+    """Make an SQLite file that is not there yet readable for its owner only: it will hold addresses and texts."""
+    if path and not Path(path).exists():
+        with suppress(OSError):  # what is wrong with the path is told when it is opened
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+
+
+def _forget_connections_in_children(engine: sa.Engine) -> None:
+    """Let a forked child open connections of its own: parent and child must not talk over one."""
+    known = weakref.ref(engine)
+
+    def forget() -> None:
+        if (inherited := known()) is not None:
+            inherited.dispose(close=False)
+
+    os.register_at_fork(after_in_child=forget)
 
 
 def _set_up_sqlite(connection: Any, record: object) -> None:
@@ -206,8 +247,11 @@ def translated_errors() -> Iterator[None]:
     """Turn the driver's exceptions into ours. Their texts may quote values, so only their kind is passed on."""
     try:
         yield
-    except sa.exc.IntegrityError as error:
-        raise LedgerConflict("a constraint of the ledger refused the write") from error
+    except sa.exc.IntegrityError:
+        # Not chained: PostgreSQL's own report quotes the whole row, with its address and text.
+        raise LedgerConflict("a constraint of the ledger refused the write") from None
+    except sa.exc.DataError as error:
+        raise LedgerError(f"the ledger cannot hold a value ({type(error.orig).__name__})") from None
     except sa.exc.DBAPIError as error:
         state = getattr(error.orig, "sqlstate", None)
         if state in ("40001", "40P01"):
@@ -224,8 +268,9 @@ def _hint(error: sa.exc.DBAPIError) -> str:
     for sign, meaning in (
         ("append-only", "the row is append-only"),
         ("locked", "it is locked by another process"),
+        ("lock timeout", "it waited too long for a lock; is another transaction of this program still open?"),
         ("unable to open", "the file cannot be opened; does its folder exist, and may it be written?"),
-        ("readonly", "the file or its folder is read-only"),
+        ("readonly", "the file, its -wal or -shm file, or their folder is read-only"),
         ("read-only", "the database is read-only"),
         ("disk", "the disk is full or failing"),
         ("not a database", "the file is not an SQLite database"),

@@ -11,10 +11,11 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from notifygate.address import Channel
-from notifygate.ledger.database import insert_new
+from notifygate.ledger.database import any_pair, insert_new
 from notifygate.ledger.schema import (
     HELD_SQL,
     IN_DOUBT_SQL,
+    SERVICE_SQL,
     WAITING_SQL,
     contact_points,
     messages,
@@ -116,7 +117,7 @@ def by_keys(
         columns.message_id,
         columns.status,
         columns.request_fingerprint,
-    ).where(sa.tuple_(columns.merchant, columns.idempotency_key).in_(list(keys)))
+    ).where(any_pair(columns.merchant, columns.idempotency_key, keys))
     return {
         (merchant, key): (message_id, Status(status), fingerprint)
         for merchant, key, message_id, status, fingerprint in conn.execute(query)
@@ -162,11 +163,16 @@ def count_in_doubt(conn: sa.Connection) -> int:
 def claim(conn: sa.Connection, message_ids: Collection[str], now: datetime) -> list[StoredMessage]:
     """Those of the messages that are to be decided now, held until the transaction ends.
 
-    One that another worker holds is left to it: the queue may deliver an id twice.
+    One that another worker holds is left to it: the queue may deliver an id twice. One that was never decided and
+    bears no `send_after` is due by being submitted, even where this machine's clock is behind.
     """
+    columns = messages.c
+    is_fresh = sa.and_(
+        columns.status == Status.QUEUED.value, columns.attempts == 0, columns.send_after.is_(None)
+    )
     held = (
         sa.select(messages.c.message_id)
-        .where(messages.c.message_id.in_(message_ids), _IS_WAITING, messages.c.due_at <= now)
+        .where(messages.c.message_id.in_(message_ids), _IS_WAITING, is_fresh | (columns.due_at <= now))
         .order_by(messages.c.message_id)
         .with_for_update(skip_locked=True)
     )
@@ -180,16 +186,19 @@ def claim_for_queue(
 ) -> list[tuple[str, PurposeClass]]:
     """Take messages that are due and that the queue does not have, or seems to have lost.
 
-    They are not taken again before `again_after` has passed.
+    Service messages come first. None is taken again before `again_after` has passed.
     """
-    held = (
-        sa.select(messages.c.message_id, messages.c.purpose_class)
-        .where(_IS_WAITING, messages.c.sweep_at <= now)
-        .order_by(messages.c.sweep_at)
-        .limit(limit)
-        .with_for_update(skip_locked=True)
-    )
-    taken = [(str(row[0]), PurposeClass(row[1])) for row in conn.execute(held)]
+    taken: list[tuple[str, PurposeClass]] = []
+    # A campaign must not keep a login code waiting.
+    for condition in (sa.text(SERVICE_SQL), sa.text(f"NOT ({SERVICE_SQL})")):
+        held = (
+            sa.select(messages.c.message_id, messages.c.purpose_class)
+            .where(_IS_WAITING, condition, messages.c.sweep_at <= now)
+            .order_by(messages.c.sweep_at)
+            .limit(limit - len(taken))
+            .with_for_update(skip_locked=True)
+        )
+        taken.extend((str(row[0]), PurposeClass(row[1])) for row in conn.execute(held))
     ids = [message_id for message_id, _ in taken]
     conn.execute(sa.update(messages).where(messages.c.message_id.in_(ids)).values(sweep_at=now + again_after))
     return taken

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from notifygate.address import Channel, ContactPoint
 from notifygate.fingerprint import Fingerprints
 from notifygate.ids import new_id
-from notifygate.ledger.database import insert_new
+from notifygate.ledger.database import LedgerConflict, insert_new
 from notifygate.ledger.schema import contact_points, mailboxes, person_links, persons
 
 
@@ -118,6 +118,31 @@ def point(conn: sa.Connection, contact_point_id: str) -> KnownPoint | None:
     person = persons_of(conn, [contact_point_id]).get(contact_point_id)
     found = points_of(conn, [person]) if person else []
     return next((known for known in found if known.contact_point_id == contact_point_id), None)
+
+
+def points_query(person_ids: Collection[str]) -> sa.Select[Any]:
+    """The ids of all contact points of some persons, as a query for use within another.
+
+    A person may have more contact points than a statement may have parameters.
+    """
+    return (
+        sa.select(contact_points.c.contact_point_id)
+        .join(mailboxes, mailboxes.c.mailbox_id == contact_points.c.mailbox_id)
+        .where(mailboxes.c.person_id.in_(person_ids))
+    )
+
+
+def lock_persons_of(conn: sa.Connection, contact_point_ids: Collection[str]) -> dict[str, str]:
+    """Hold the persons behind contact points; return them, by contact point.
+
+    Raises `LedgerConflict` where one was joined with another while we waited.
+    """
+    person_of = persons_of(conn, contact_point_ids)
+    lock(conn, set(person_of.values()))
+    # INVARIANT(lock before looking): whom we hold must still be whom the contact points belong to.
+    if persons_of(conn, contact_point_ids) != person_of:
+        raise LedgerConflict("a person was joined with another just now")
+    return person_of
 
 
 def lock(conn: sa.Connection, person_ids: Collection[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from notifygate.ids import new_id
-from notifygate.ledger.database import insert_new
+from notifygate.ledger.database import any_pair, insert_new
 from notifygate.ledger.messages import wake
 from notifygate.ledger.schema import asks, purchase_names, purchases
 from notifygate.message import Purchase
@@ -22,12 +22,12 @@ _Name = tuple[str, str]
 
 def find_names(conn: sa.Connection, names: Iterable[_Name]) -> dict[_Name, tuple[str, str]]:
     """For each `(party, reference)` that is known: the id of the name, and of the purchase behind it."""
-    wanted = list(set(names))
+    wanted = set(names)
     if not wanted:
         return {}
     columns = purchase_names.c
     query = sa.select(columns.party, columns.reference, columns.name_id, columns.purchase_id).where(
-        sa.tuple_(columns.party, columns.reference).in_(wanted)
+        any_pair(columns.party, columns.reference, wanted)
     )
     return {(party, reference): (name, purchase) for party, reference, name, purchase in conn.execute(query)}
 
@@ -122,7 +122,9 @@ def release_asks(conn: sa.Connection, attempt_ids: Collection[str]) -> None:
     conn.execute(sa.delete(asks).where(asks.c.attempt_id.in_(attempt_ids)))
 
 
-def asks_of_points(conn: sa.Connection, contact_point_ids: Collection[str]) -> dict[str, list[Ask]]:
+def asks_of_points(
+    conn: sa.Connection, contact_point_ids: Collection[str] | sa.Select[Any]
+) -> dict[str, list[Ask]]:
     """The asks that reached some contact points, by contact point."""
     found: defaultdict[str, list[Ask]] = defaultdict(list)
     query = sa.select(asks).where(asks.c.contact_point_id.in_(contact_point_ids))
@@ -236,17 +238,22 @@ def _with_dates_of(purchase: Purchase, other: Purchase) -> Purchase:
 
 
 def _fill_in_dates(conn: sa.Connection, told: dict[str, Purchase], now: datetime) -> None:
-    dated = {purchase_id: p for purchase_id, p in told.items() if p.purchased_at or p.delivered_at}
     columns = purchases.c
-    query = sa.select(columns.purchase_id, columns.purchased_at, columns.delivered_at).where(
-        columns.purchase_id.in_(dated)
-    )
-    for purchase_id, purchased_at, delivered_at in conn.execute(query.order_by(columns.purchase_id)).all():
-        news = dated[purchase_id]
-        filled = {
-            "purchased_at": purchased_at or news.purchased_at,
-            "delivered_at": delivered_at or news.delivered_at,
-        }
-        if filled != {"purchased_at": purchased_at, "delivered_at": delivered_at}:
-            conn.execute(sa.update(purchases).where(columns.purchase_id == purchase_id).values(filled))
+    for purchase_id in sorted(told):
+        news = {name: getattr(told[purchase_id], name) for name in ("purchased_at", "delivered_at")}
+        missing = [columns[name].is_(None) for name, at in news.items() if at is not None]
+        if not missing:
+            continue
+        # In one statement, so that of two transactions that tell different dates neither takes away the other's.
+        filled = conn.execute(
+            sa.update(purchases)
+            .where(columns.purchase_id == purchase_id, sa.or_(*missing))
+            .values(
+                {
+                    name: sa.func.coalesce(columns[name], sa.literal(at, columns[name].type))
+                    for name, at in news.items()
+                }
+            )
+        )
+        if filled.rowcount:
             wake(conn, purchase_id, now)  # what waited for a date may be due earlier

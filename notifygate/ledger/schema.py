@@ -52,6 +52,7 @@ metadata = sa.MetaData(
 # The conditions of the partial indexes. Queries use these very texts: with bound values instead, a database cannot
 # tell that the index serves.
 WAITING_SQL = "status IN ('queued', 'deferred')"
+SERVICE_SQL = "purpose_class = 'service'"
 IN_DOUBT_SQL = "status = 'in_doubt'"
 HELD_SQL = "state = 'held'"
 COUNTED_SQL = "state IN ('held', 'accepted', 'in_doubt')"
@@ -105,8 +106,8 @@ person_links = sa.Table(
     "person_links",
     metadata,
     sa.Column("link_id", sa.Text, primary_key=True),
-    sa.Column("mailbox_a", sa.Text, sa.ForeignKey("mailboxes.mailbox_id"), nullable=False),
-    sa.Column("mailbox_b", sa.Text, sa.ForeignKey("mailboxes.mailbox_id"), nullable=False),
+    sa.Column("mailbox_a", sa.Text, sa.ForeignKey("mailboxes.mailbox_id"), nullable=False, index=True),
+    sa.Column("mailbox_b", sa.Text, sa.ForeignKey("mailboxes.mailbox_id"), nullable=False, index=True),
     sa.Column("evidence", sa.Text, nullable=False),
     sa.Column("linked_at", Instant, nullable=False),
     sa.Column("unlinked_at", Instant),
@@ -232,6 +233,12 @@ sa.Index(
     messages.c.sweep_at,
     sqlite_where=sa.text(WAITING_SQL),
     postgresql_where=sa.text(WAITING_SQL),
+)
+sa.Index(
+    "ix_messages_sweep_service",
+    messages.c.sweep_at,
+    sqlite_where=sa.text(f"{WAITING_SQL} AND {SERVICE_SQL}"),
+    postgresql_where=sa.text(f"{WAITING_SQL} AND {SERVICE_SQL}"),
 )
 sa.Index(
     "ix_messages_in_doubt",

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -45,19 +46,20 @@ def load(
     """
     views = {person_id: PersonView() for person_id in person_ids}
     person_of = {point.contact_point_id: point.person_id for point in people.points_of(conn, person_ids)}
-    for point, records in consents.records_of(conn, person_of).items():
+    points = people.points_query(person_ids)
+    for point, records in consents.records_of(conn, points).items():
         views[person_of[point]].consent.extend(records)
-    for mark in suppressions.of_points(conn, person_of, now):
+    for mark in suppressions.of_points(conn, points, now):
         views[person_of[mark.contact_point_id]].suppressions.append(mark)
-    for point, handovers in _handovers(conn, person_of, since, now).items():
+    for point, handovers in _handovers(conn, points, since, now).items():
         views[person_of[point]].handovers.extend(handovers)
-    for point, made in purchases.asks_of_points(conn, person_of).items():
+    for point, made in purchases.asks_of_points(conn, points).items():
         views[person_of[point]].asks.extend(replace(ask, at=min(ask.at, now)) for ask in made)
     return views
 
 
 def _handovers(
-    conn: sa.Connection, contact_point_ids: Collection[str], since: datetime, now: datetime
+    conn: sa.Connection, contact_point_ids: sa.Select[Any], since: datetime, now: datetime
 ) -> dict[str, list[Handover]]:
     columns = reservations.c
     query = (

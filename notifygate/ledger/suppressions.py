@@ -12,6 +12,8 @@ from notifygate.ids import new_id
 from notifygate.ledger.schema import contact_points, suppressions
 from notifygate.snapshot import Suppression, SuppressionReason
 
+_LIFTED_UNNAMED = (SuppressionReason.HARD_BOUNCE, SuppressionReason.MANUAL, SuppressionReason.COMPLAINT)
+
 
 def add(
     conn: sa.Connection,
@@ -37,16 +39,18 @@ def add(
 def remove(
     conn: sa.Connection, contact_point_id: str, now: datetime, reason: SuppressionReason | None
 ) -> list[str]:
-    """Lift the marks in force on a contact point, or those for one reason; return the ids of the marks lifted."""
+    """Lift the marks for one reason, or all but those of an erasure; return their ids."""
     in_force = _in_force(now).where(suppressions.c.contact_point_id == contact_point_id)
-    if reason is not None:
-        in_force = in_force.where(suppressions.c.reason == reason.value)
+    lifted = _LIFTED_UNNAMED if reason is None else (reason,)
+    in_force = in_force.where(suppressions.c.reason.in_([one.value for one in lifted]))
     ids = [row.suppression_id for row in conn.execute(in_force)]
     conn.execute(sa.update(suppressions).where(suppressions.c.suppression_id.in_(ids)).values(removed_at=now))
     return ids
 
 
-def of_points(conn: sa.Connection, contact_point_ids: Collection[str], now: datetime) -> list[Suppression]:
+def of_points(
+    conn: sa.Connection, contact_point_ids: Collection[str] | sa.Select[Any], now: datetime
+) -> list[Suppression]:
     """The marks in force on some contact points."""
     query = _in_force(now).where(suppressions.c.contact_point_id.in_(contact_point_ids))
     return [_suppression(row) for row in conn.execute(query)]

@@ -6,6 +6,7 @@ No rule knows another; all of them always run. `expiry` comes last, because it l
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
@@ -63,7 +64,13 @@ def _run(
     name: str, rule: Rule, request: Request, snapshot: Snapshot, policy: Policy, now: datetime
 ) -> Finding:
     try:
-        return rule(request, snapshot, policy, now).by(name)
+        finding = rule(request, snapshot, policy, now).by(name)
+        # What cannot be written down would keep a whole batch from being decided, and a deferral that is over before
+        # it begins would be decided for ever.
+        json.dumps(finding.to_json(), ensure_ascii=False, allow_nan=False).encode()
+        if finding.until is not None and finding.until <= now:
+            raise ValueError("until: must be later than now")
     except Exception as error:  # noqa: BLE001  # fail closed, whatever a rule raises
         text = f"The rule {name} failed with {type(error).__name__}, so nothing is sent."
         return Finding.deny(Reason.RULE_ERROR, text, error=type(error).__name__).by(name)
+    return finding

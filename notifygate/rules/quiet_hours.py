@@ -14,7 +14,8 @@ from notifygate.policy import Policy, QuietHours
 from notifygate.snapshot import Request, Snapshot
 
 _DAY = timedelta(days=1)
-_LOOK_AHEAD_DAYS = 400
+# Longer than any run of holidays. Where nothing is allowed in all zones for so long, nothing ever is.
+_LOOK_AHEAD_DAYS = 31
 
 
 def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -> Finding:

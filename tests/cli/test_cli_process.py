@@ -24,7 +24,7 @@ def test_from_init_to_log_search(folder: Path, process: Run) -> None:
     submitted = process("submit", "messages.jsonl", "--json")
     assert submitted.code == 1
     message = submitted.jsons[0]["message_id"]
-    assert process("drain").out == "handled 1 message\n"
+    assert process("drain").out == "handled 1 message: 1 sent\n"
     (arrived,) = [json.loads(line) for line in (folder / "outbox.jsonl").read_text().splitlines()]
     assert (arrived["message_id"], arrived["to"]) == (message, "+4520123456")
     assert json.loads(process("explain", message, "--json").out)["status"] == "sent"

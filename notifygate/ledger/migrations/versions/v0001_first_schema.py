@@ -183,6 +183,8 @@ def _create_tables() -> None:
         ),
         sa.PrimaryKeyConstraint("link_id", name=op.f("pk_person_links")),
     )
+    op.create_index(op.f("ix_person_links_mailbox_a"), "person_links", ["mailbox_a"], unique=False)
+    op.create_index(op.f("ix_person_links_mailbox_b"), "person_links", ["mailbox_b"], unique=False)
     op.create_table(
         "consent_events",
         sa.Column("event_id", sa.Text(), nullable=False),
@@ -271,6 +273,14 @@ def _create_tables() -> None:
         unique=False,
         sqlite_where=sa.text("status IN ('queued', 'deferred')"),
         postgresql_where=sa.text("status IN ('queued', 'deferred')"),
+    )
+    op.create_index(
+        "ix_messages_sweep_service",
+        "messages",
+        ["sweep_at"],
+        unique=False,
+        sqlite_where=sa.text("status IN ('queued', 'deferred') AND purpose_class = 'service'"),
+        postgresql_where=sa.text("status IN ('queued', 'deferred') AND purpose_class = 'service'"),
     )
     op.create_index(
         "ix_messages_in_doubt",
