@@ -78,7 +78,9 @@ class Gateway:
         """Hand over one message. When this returns, the message is safe in the ledger, and will be decided.
 
         With `connection`, it is inserted in the transaction that the caller has open on the ledger's database: it is
-        there if, and only if, that commits, and is queued within about a second after.
+        there if, and only if, that commits, and is queued within about a second after. Until then other calls about
+        the same contact point wait for that transaction: make them after it. On `LedgerConflict` (a `LedgerError`)
+        roll back and do it all again.
 
         Raises `InvalidMessage` naming the argument at fault, `IdempotencyConflict` for a key that was used for
         other content, `LedgerError`. A queue that is down is no error: the message is queued later.

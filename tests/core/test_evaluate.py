@@ -512,3 +512,21 @@ def test_a_marketing_purpose_without_grounds_is_never_taken_for_a_service() -> N
     policy = purpose("newsletter", accepts=frozenset())
     assert evaluate(request(), Snapshot(), policy, NOW).outcome is Outcome.DENY
     assert evaluate(request(), GRANTED, purpose("newsletter", accepts=CONSENT), NOW).outcome is Outcome.ALLOW
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [{"ids": {1, 2}}, {"half": "\ud800"}, {"number": float("nan")}],
+    ids=["set", "surrogate", "nan"],
+)
+def test_a_finding_that_cannot_be_written_down_denies(evidence: dict[str, Any]) -> None:
+    """It would otherwise keep its whole batch from being decided, for ever."""
+    decision = decided(says(Finding.allow("fine", "Fine.", **evidence)))
+    assert (decision.outcome, decision.reasons) == (Outcome.DENY, ("rule_error",))
+
+
+@pytest.mark.parametrize("until", [NOW, NOW - TICK])
+def test_a_deferral_that_is_over_before_it_begins_denies(until: datetime) -> None:
+    """It would otherwise be decided again at once, for ever."""
+    decision = decided(says(Finding.defer(until, "later", "Later.")))
+    assert (decision.outcome, decision.reasons) == (Outcome.DENY, ("rule_error",))
