@@ -123,7 +123,8 @@ def test_ctrl_c_ends_everything_and_is_no_success(tmp_path: Path) -> None:
     process = start(tmp_path)
     log = tmp_path / folders.DEFAULT_FOLDER / workers.LOG_NAME
     deadline = time.monotonic() + 20
-    while not (log.exists() and "ready for action" in log.read_text()) and time.monotonic() < deadline:
+    # As soon as the workers are started: the play itself may be over before they are seen to be ready.
+    while not log.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
