@@ -27,9 +27,17 @@ ROOT = Path(notifygate.__file__).parents[1]
 NOW = datetime(2026, 3, 2, 12, tzinfo=UTC)
 
 
+# A shell that runs the tests in the background lets them ignore Ctrl-C, and the demo would inherit that.
+DEMO = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("notifygate.demo", run_name="__main__")
+"""
+
+
 def start(folder: Path, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "notifygate.demo"],
+        [sys.executable, "-c", DEMO],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
         stdout=subprocess.PIPE,
