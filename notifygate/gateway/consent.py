@@ -145,13 +145,12 @@ class ConsentBook:
             point_id = asked["contact_point_id"]
             person_id = people.lock_persons_of(conn, [point_id])[point_id]
             proof = f"{_CONFIRMS} {event_id}"
-            history = consents.history(
-                conn, [known.contact_point_id for known in people.points_of(conn, [person_id])]
-            )
+            points = [known.contact_point_id for known in people.points_of(conn, [person_id])]
+            history = consents.history(conn, points)
             for row in history:
                 if row["state"] == State.GRANTED and row["evidence"] == proof:
                     return str(row["event_id"])
-            self._check_confirmable(conn, asked, now)
+            self._check_confirmable(conn, asked, points, now)
             point = people.point(conn, point_id)
             event = ConsentEvent(
                 state=State.GRANTED,
@@ -314,16 +313,15 @@ class ConsentBook:
             )
         )
 
-    def _check_confirmable(self, conn: sa.Connection, asked: dict[str, Any], now: datetime) -> None:
+    def _check_confirmable(
+        self, conn: sa.Connection, asked: dict[str, Any], points: list[str], now: datetime
+    ) -> None:
         if now >= asked["occurred_at"] + PENDING_FOR:
             raise InvalidConsent("token", f"has expired: it could be used for {PENDING_FOR.days} days")
-        point_id = asked["contact_point_id"]
-        person_id = people.persons_of(conn, [point_id])[point_id]
-        points = [known.contact_point_id for known in people.points_of(conn, [person_id])]
         records = [record for found in consents.records_of(conn, points).values() for record in found]
         permission = next(record for record in records if record.event_id == asked["event_id"])
         query = Query(
-            contact_point_id=point_id,
+            contact_point_id=asked["contact_point_id"],
             merchant=asked["party"],
             channel=asked["channel"],
             purpose=asked["purpose"],
