@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import socket
 import ssl
 import threading
@@ -544,7 +545,7 @@ def tls_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, st
                 return
             try:
                 with context.wrap_socket(client, server_side=True) as secure:
-                    if secure.recv(65536):
+                    if _read_request(secure):
                         secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
             except OSError:
                 client.close()
@@ -555,6 +556,16 @@ def tls_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, st
     listener.shutdown(socket.SHUT_RDWR)
     thread.join()
     listener.close()
+
+
+def _read_request(client: socket.socket) -> bytes:
+    """One whole request: closing with some of it unread would reset the connection, and lose the answer."""
+    with client.makefile("rb") as lines:
+        head = b""
+        while (line := lines.readline()) not in (b"", b"\r\n"):
+            head += line
+        length = re.search(rb"(?i)^content-length: *(\d+)", head, re.MULTILINE)
+        return head + lines.read(int(length[1]) if length else 0)
 
 
 def test_https_checks_the_certificate(tls_port: tuple[int, str], http: Make) -> None:
