@@ -20,6 +20,7 @@ from notifygate.address import Channel
 from notifygate.channels import ChannelDriver, HandOff, HandOffOutcome
 from notifygate.config import Config
 from notifygate.errors import LedgerError
+from notifygate.failpoints import FailPoint, reach
 from notifygate.ledger import journal, messages, purchases
 from notifygate.ledger.database import Ledger
 from notifygate.ledger.messages import Reservation, StoredMessage
@@ -86,6 +87,8 @@ class Delivery:
             expired = messages.expired_leases(conn, now, limit)
             for attempt_id, message in expired:
                 self._record_one(conn, attempt_id, message, _LEASE_RAN_OUT, now)
+            if expired:
+                reach(FailPoint.LEASES_EXPIRED)
             return len(expired)
 
         return self._ledger.transact(expire)
@@ -109,11 +112,13 @@ class Delivery:
                 if self._clock() >= reservation.lease_until:
                     return
                 pulled.append(reservation)
+                reach(FailPoint.HAND_OFF_STARTED)
                 yield self._compose(reservation, orders)
 
         done = 0
         try:
             for outcome in driver.send(hand_offs()):
+                reach(FailPoint.HAND_OFF_ANSWERED)
                 yield pulled[done], outcome
                 done += 1
         except Exception as error:  # noqa: BLE001  # a driver's bug, whatever it is
@@ -201,8 +206,10 @@ class Delivery:
             # In one order for all, so that nobody waits in a ring.
             for reservation, outcome in sorted(ended, key=lambda pair: pair[0].message.message_id):
                 self._record_one(conn, reservation.attempt_id, reservation.message, outcome, now)
+            reach(FailPoint.RECORD_WRITTEN)
 
         self._ledger.transact(record)
+        reach(FailPoint.RECORD_COMMITTED)
 
     def _record_one(
         self,

@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from notifygate.decision import Decision, Outcome
+from notifygate.failpoints import FailPoint, reach
 from notifygate.ids import new_id
 from notifygate.intake import Prepared
 from notifygate.ledger import journal, messages, people, purchases, snapshots
@@ -55,6 +56,8 @@ class Gate:
         """
         decided = self._ledger.transact(lambda conn: self._decide(conn, message_ids))
         self._policy_is_known = self._policy_is_known or decided.count > 0
+        if decided.reservations:
+            reach(FailPoint.DECIDE_COMMITTED)
         return decided
 
     def check(self, prepared: Prepared) -> Decision:
@@ -76,12 +79,14 @@ class Gate:
         claimed = messages.claim(conn, message_ids, self._clock())
         if not claimed:
             return Decided(count=0, reservations=())
+        reach(FailPoint.DECIDE_CLAIMED)
         batch = self._lock_and_load(conn, claimed)
         if not self._policy_is_known:
             journal.know_policy(conn, self._policy, batch.now)
         for message in claimed:
             batch.decide(message)
         batch.write(conn)
+        reach(FailPoint.DECIDE_WRITTEN)
         return Decided(count=len(claimed), reservations=tuple(batch.reservations))
 
     def _lock_and_load(self, conn: sa.Connection, claimed: Sequence[StoredMessage]) -> _Batch:

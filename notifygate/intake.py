@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from notifygate.address import Channel, ContactPoint
 from notifygate.config import Config
 from notifygate.errors import IdempotencyConflict, InvalidMessage
+from notifygate.failpoints import FailPoint, reach
 from notifygate.fingerprint import Fingerprints, normalised
 from notifygate.ids import new_id
 from notifygate.ledger import journal, messages, people, purchases
@@ -122,6 +123,7 @@ def _insert(
         if keyed[name] != message_id:
             raise LedgerConflict("the same idempotency key was handed over by another process just now")
     journal.append(conn, entries)
+    reach(FailPoint.SUBMIT_INSERTED)
 
 
 def _row(

@@ -15,6 +15,7 @@ from notifygate.broker import WorkQueue
 from notifygate.config import DeliverySettings
 from notifygate.delivery import Delivery
 from notifygate.errors import BrokerError, NotifygateError
+from notifygate.failpoints import FailPoint, reach
 from notifygate.ledger import messages
 from notifygate.ledger.database import Ledger
 
@@ -69,12 +70,16 @@ class Scheduler:
                 conn, self._clock(), again_after=self._settings.requeue_after, limit=_BATCH
             )
         )
+        if taken:
+            reach(FailPoint.SWEEP_CLAIMED)
         try:
             self._queue.put(taken)
         except BrokerError:
             ids = [message_id for message_id, _ in taken]
             self._ledger.transact(lambda conn: messages.queue_again(conn, ids, self._clock()))
             raise
+        if taken:
+            reach(FailPoint.SWEEP_QUEUED)
         return len(taken)
 
     def _run(self) -> None:

@@ -21,6 +21,7 @@ from notifygate.errors import (
     NotFound,
     NotifygateError,
 )
+from notifygate.failpoints import FailPoint, reach
 from notifygate.gateway.consent import ConsentBook
 from notifygate.gateway.explanation import Explanation, explain
 from notifygate.gateway.people import People
@@ -211,6 +212,7 @@ class Gateway:
                 queue_within=runtime.config.settings.delivery.requeue_after,
             )
         )
+        reach(FailPoint.SUBMIT_COMMITTED)
         now = runtime.clock()
         runtime.enqueue(
             [
@@ -219,6 +221,7 @@ class Gateway:
                 if not receipt.duplicate and not (one.message.send_after and one.message.send_after > now)
             ]
         )
+        reach(FailPoint.SUBMIT_QUEUED)
         return receipts
 
 
