@@ -26,6 +26,7 @@ from notifygate.ledger.database import Ledger
 from notifygate.ledger.messages import Reservation, StoredMessage
 from notifygate.message import Result, Status
 from notifygate.policy import PurposeClass
+from notifygate.resting import Rests
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ _IN_DOUBT_AFTER_FAULT = HandOffOutcome(result=Result.IN_DOUBT, detail="the drive
 _LEASE_RAN_OUT = HandOffOutcome(result=Result.IN_DOUBT, detail="lease ran out")
 _NOT_HANDED_OVER = HandOffOutcome(result=Result.FAILED, detail="not handed over in time", attempted=False)
 _RECORD_AGAIN_AFTER_S = 1.0
+_JITTER = 1.2
 _RECORD_FOR_AT_MOST_S = 60.0
 
 
@@ -54,6 +56,7 @@ class Delivery:
         self._config = config
         self._drivers = drivers
         self._clock = clock
+        self.rests = Rests(clock)
 
     def deliver(self, reservations: Sequence[Reservation]) -> None:
         """Hand over each reserved message once, and record each outcome.
@@ -119,6 +122,7 @@ class Delivery:
         try:
             for outcome in driver.send(hand_offs()):
                 reach(FailPoint.HAND_OFF_ANSWERED)
+                self._take_note(batch[done].message.channel, outcome)
                 yield pulled[done], outcome
                 done += 1
         except Exception as error:  # noqa: BLE001  # a driver's bug, whatever it is
@@ -128,6 +132,12 @@ class Delivery:
             logger.error("channel_driver_raised", extra=raised)  # noqa: TRY400
         for reservation in batch[done:]:
             yield reservation, (_IN_DOUBT_AFTER_FAULT if reservation in pulled else _NOT_HANDED_OVER)
+
+    def _take_note(self, channel: Channel, outcome: HandOffOutcome) -> None:
+        if outcome.channel_down:
+            self.rests.found_down(channel)
+        elif outcome.attempted:
+            self.rests.found_up(channel)
 
     def _compose(self, reservation: Reservation, orders: Mapping[str, tuple[str, str]]) -> HandOff:
         message = reservation.message
@@ -264,9 +274,9 @@ class Delivery:
     def _back_off(self, attempts: int, at_least: timedelta | None) -> timedelta:
         """How long to wait after so many attempts: doubling, with up to a fifth more so that crowds disperse."""
         delivery = self._config.settings.delivery
-        doubled: timedelta = min(delivery.retry_after * 2 ** min(attempts - 1, 30), delivery.retry_at_most)
-        jittered = min(doubled * random.uniform(1.0, 1.2), delivery.retry_at_most)
-        return max(jittered, at_least or timedelta(0))
+        doubled: timedelta = delivery.retry_after * 2 ** min(attempts - 1, 30)
+        wait = min(doubled, delivery.retry_at_most / _JITTER) * random.uniform(1.0, _JITTER)
+        return max(wait, at_least or timedelta(0))
 
 
 def _where(error: BaseException) -> str:

@@ -5,13 +5,14 @@ DESIGN.md section 7.2. Everything for one batch happens in one transaction, befo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
+from notifygate.address import Channel
 from notifygate.decision import Decision, Outcome
 from notifygate.failpoints import FailPoint, reach
 from notifygate.ids import new_id
@@ -49,12 +50,12 @@ class Gate:
         self._lease = lease
         self._policy_is_known = False
 
-    def decide(self, message_ids: Sequence[str]) -> Decided:
-        """Decide those of the messages that are due, and reserve what is allowed.
+    def decide(self, message_ids: Sequence[str], *, without: Collection[Channel] = ()) -> Decided:
+        """Decide those of the messages that are due, and reserve what is allowed; leave some channels out.
 
         Raises `LedgerError` where the ledger cannot be used; then nothing was decided.
         """
-        decided = self._ledger.transact(lambda conn: self._decide(conn, message_ids))
+        decided = self._ledger.transact(lambda conn: self._decide(conn, message_ids, without))
         self._policy_is_known = self._policy_is_known or decided.count > 0
         if decided.reservations:
             reach(FailPoint.DECIDE_COMMITTED)
@@ -75,8 +76,10 @@ class Gate:
         request = _request_of_unsaved(prepared, point_id or _UNSAVED, now)
         return evaluate(request, view.snapshot(purchase), self._policy, now, rules=self._rules)
 
-    def _decide(self, conn: sa.Connection, message_ids: Sequence[str]) -> Decided:
-        claimed = messages.claim(conn, message_ids, self._clock())
+    def _decide(
+        self, conn: sa.Connection, message_ids: Sequence[str], without: Collection[Channel]
+    ) -> Decided:
+        claimed = messages.claim(conn, message_ids, self._clock(), without=without)
         if not claimed:
             return Decided(count=0, reservations=())
         reach(FailPoint.DECIDE_CLAIMED)

@@ -106,11 +106,17 @@ class Runtime:
     def work(self, message_ids: Sequence[str]) -> int:
         """Decide messages and hand over what is allowed; return how many were decided.
 
-        Ids that are unknown, or not due, or in another worker's hands are passed over.
+        Ids that are unknown, or not due, or in another worker's hands are passed over, and so are those of a channel
+        whose provider was found down a moment ago.
         """
-        count = 0
-        for start in range(0, len(message_ids), _DECIDED_AT_ONCE):
-            decided = self.gate.decide(message_ids[start : start + _DECIDED_AT_ONCE])
+        rests = self.delivery.rests
+        count, left = 0, list(message_ids)
+        while left:
+            size = (
+                1 if rests.over() else _DECIDED_AT_ONCE
+            )  # one message finds out whether the provider is back
+            batch, left = left[:size], left[size:]
+            decided = self.gate.decide(batch, without=rests.resting())
             self.delivery.deliver(decided.reservations)
             count += decided.count
         return count
@@ -122,7 +128,8 @@ class Runtime:
         while limit is None or total < limit:
             batch = _DRAIN_BATCH if limit is None else min(_DRAIN_BATCH, limit - total)
             with self.ledger.read() as conn:
-                due = messages.due(conn, self.clock(), batch, after=passed_over)
+                resting = self.delivery.rests.resting()
+                due = messages.due(conn, self.clock(), batch, after=passed_over, without=resting)
             if not due:
                 break
             decided = self.work([message_id for _, message_id in due])

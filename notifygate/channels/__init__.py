@@ -40,7 +40,8 @@ class HandOffOutcome:
     * `failed`: definitely not accepted, but a later attempt may be; not before `retry_after`, if given.
     * `in_doubt`: it may have been accepted.
 
-    With `attempted` false nothing was tried, so it does not count towards the attempts that a message has.
+    With `attempted` false nothing was tried, so it does not count towards the attempts that a message has. With
+    `channel_down` the provider could not be reached at all: the channel is left alone for a while.
 
     `detail` is a short code for the log, such as `smtp 451` or `connection refused`: never an address, never
     the provider's own sentence, which may quote one.
@@ -51,6 +52,7 @@ class HandOffOutcome:
     provider_id: str | None = None
     attempted: bool = True
     retry_after: timedelta | None = None
+    channel_down: bool = False
 
 
 class ChannelDriver(Protocol):

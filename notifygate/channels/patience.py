@@ -6,6 +6,7 @@ leases of the reservations ran out.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from enum import Enum, auto
 
 from notifygate.channels import HandOffOutcome, Result
@@ -33,9 +34,10 @@ class Patience:
         self._timeouts = 0
 
     def saw(self, outcome: HandOffOutcome, trouble: Trouble) -> HandOffOutcome:
-        """Take note of an attempt's outcome, and return it."""
+        """Take note of an attempt's outcome; return it, marked where it ended the patience."""
         self._timeouts = self._timeouts + 1 if trouble is Trouble.TIMEOUT else 0
         if trouble is Trouble.UNREACHABLE or self._timeouts >= _TIMEOUTS_IN_A_ROW:
+            outcome = replace(outcome, channel_down=True)
             self.refusal = HandOffOutcome(
                 result=Result.FAILED, detail=f"not attempted after {outcome.detail}", attempted=False
             )

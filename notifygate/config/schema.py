@@ -119,7 +119,7 @@ class DeliverySettings(Table):
     queued and not taken up is queued again after `requeue_after`.
     """
 
-    max_attempts: Count = 8
+    max_attempts: Count = 32
     retry_after: Span = timedelta(seconds=30)
     retry_at_most: Span = timedelta(hours=1)
     lease: Span = timedelta(minutes=5)

@@ -131,11 +131,16 @@ def get(conn: sa.Connection, message_id: str) -> StoredMessage | None:
 
 
 def due(
-    conn: sa.Connection, now: datetime, limit: int, *, after: tuple[datetime, str] | None = None
+    conn: sa.Connection,
+    now: datetime,
+    limit: int,
+    *,
+    after: tuple[datetime, str] | None = None,
+    without: Collection[Channel] = (),
 ) -> list[tuple[datetime, str]]:
     """When messages whose time has come were due, and their ids, the longest waiting first.
 
-    With `after`, those that come after one that was read before.
+    With `after`, those that come after one that was read before. Messages of the channels `without` are left out.
     """
     columns = messages.c
     query = sa.select(columns.due_at, columns.message_id).where(_IS_WAITING, columns.due_at <= now)
@@ -143,6 +148,8 @@ def due(
         last_at, last_id = after
         later = sa.and_(columns.due_at == last_at, columns.message_id > last_id)
         query = query.where(columns.due_at >= last_at, (columns.due_at > last_at) | later)
+    if without:
+        query = query.where(columns.channel.not_in(without))
     rows = conn.execute(query.order_by(columns.due_at, columns.message_id).limit(limit))
     return [(row.due_at, row.message_id) for row in rows]
 
@@ -160,11 +167,14 @@ def count_in_doubt(conn: sa.Connection) -> int:
     return int(conn.execute(query).scalar_one())
 
 
-def claim(conn: sa.Connection, message_ids: Collection[str], now: datetime) -> list[StoredMessage]:
+def claim(
+    conn: sa.Connection, message_ids: Collection[str], now: datetime, *, without: Collection[Channel] = ()
+) -> list[StoredMessage]:
     """Those of the messages that are to be decided now, held until the transaction ends.
 
     One that another worker holds is left to it: the queue may deliver an id twice. One that was never decided and
-    bears no `send_after` is due by being submitted, even where this machine's clock is behind.
+    bears no `send_after` is due by being submitted, even where this machine's clock is behind. Messages of the
+    channels `without` are left alone.
     """
     columns = messages.c
     is_fresh = sa.and_(
@@ -176,6 +186,8 @@ def claim(conn: sa.Connection, message_ids: Collection[str], now: datetime) -> l
         .order_by(messages.c.message_id)
         .with_for_update(skip_locked=True)
     )
+    if without:
+        held = held.where(columns.channel.not_in(without))
     ids = [str(row[0]) for row in conn.execute(held)]
     query = _SELECT.where(messages.c.message_id.in_(ids)).order_by(messages.c.due_at, messages.c.message_id)
     return [_stored(row) for row in conn.execute(query)]
