@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import dramatiq
 import redis
@@ -35,6 +35,9 @@ IDS_PER_JOB = 100
 _CONNECT_TIMEOUT_S = 2.0
 _ANSWER_TIMEOUT_S = 10.0
 _LEAVE_ALONE_S = 5.0
+_LONG_JOBS = 1_000
+
+T = TypeVar("T")
 
 
 def open_broker(
@@ -100,13 +103,30 @@ class WorkQueue:
 
     def put(self, taken: Sequence[tuple[str, PurposeClass]]) -> None:
         """Queue messages by id. Raises `BrokerError` where the queue is down; some may then be queued already."""
-        if self._broker is None or not taken:
+        broker = self._broker
+        if broker is None or not taken:
             return
+
+        def put() -> None:
+            for job in _jobs(taken):
+                broker.enqueue(job)
+
+        self._trying(put)
+
+    def is_long(self, queue: str) -> bool:
+        """Whether a queue holds so many jobs that more would only wait there. Raises `BrokerError` as `put` does."""
+        return self._trying(lambda: length(self._broker, queue)) >= _LONG_JOBS
+
+    def close(self) -> None:
+        if self._broker is not None:
+            self._broker.close()
+
+    def _trying(self, use: Callable[[], T]) -> T:
+        """Use the broker, unless it failed a moment ago."""
         if time.monotonic() < self._left_alone_until:
             raise BrokerError("the queue was down a moment ago")
         try:
-            for job in _jobs(taken):
-                self._broker.enqueue(job)
+            return use()
         except Exception as error:
             # Each broker has its own errors, and some come from below it: whatever it is, the ledger has the message.
             with self._lock:
@@ -115,9 +135,16 @@ class WorkQueue:
                 self._embedded.start()
             raise BrokerError(f"the queue cannot be used ({type(error).__name__})") from error
 
-    def close(self) -> None:
-        if self._broker is not None:
-            self._broker.close()
+
+def length(broker: dramatiq.Broker | None, queue: str) -> int:
+    """How many jobs a queue holds, those in workers' hands included where the broker counts them."""
+    if isinstance(broker, RedisBroker):
+        return int(broker.do_qsize(queue))
+    if broker is not None and hasattr(
+        broker, "get_queue_message_counts"
+    ):  # RabbitMQ, whose package may be missing
+        return int(broker.get_queue_message_counts(queue)[0])
+    return 0
 
 
 def _jobs(taken: Sequence[tuple[str, PurposeClass]]) -> Iterator[dramatiq.Message[Any]]:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable
 from datetime import datetime
 
-from notifygate.broker import WorkQueue
+from notifygate.broker import BULK_QUEUE, SERVICE_QUEUE, WorkQueue
 from notifygate.config import DeliverySettings
 from notifygate.delivery import Delivery
 from notifygate.errors import BrokerError, NotifygateError
@@ -55,19 +55,34 @@ class Scheduler:
 
     def sweep(self) -> int:
         """Sweep once; return how many messages were put on the queue."""
-        self._delivery.expire_leases()
+        self._expire_leases()
+        # A campaign must not keep a login code waiting.
+        return self._fill(SERVICE_QUEUE) + self._fill(BULK_QUEUE)
+
+    def _expire_leases(self) -> None:
+        while not self._stopped.is_set() and self._delivery.expire_leases(limit=_BATCH) == _BATCH:
+            pass
+
+    def _fill(self, queue: str) -> int:
+        """Put on a queue what is due, as long as there is something and the queue is not long already."""
         total = 0
-        while not self._stopped.is_set():
-            count = self._queue_due()
+        # A long queue is not fed: what waits in the ledger is in better order there, and what seems lost from a long
+        # queue mostly is on it still.
+        while not self._stopped.is_set() and not self._queue.is_long(queue):
+            count = self._queue_due(service=queue == SERVICE_QUEUE)
             total += count
             if count < _BATCH:
                 break
         return total
 
-    def _queue_due(self) -> int:
+    def _queue_due(self, *, service: bool) -> int:
         taken = self._ledger.transact(
             lambda conn: messages.claim_for_queue(
-                conn, self._clock(), again_after=self._settings.requeue_after, limit=_BATCH
+                conn,
+                self._clock(),
+                service=service,
+                again_after=self._settings.requeue_after,
+                limit=_BATCH,
             )
         )
         if taken:

@@ -221,7 +221,7 @@ def test_what_is_left_out_has_its_default(load_text: Load, tmp_path: Path) -> No
     assert (gateway.broker, gateway.default_region, gateway.default_timezone) == ("embedded", None, None)
     assert gateway.secret is None
     assert (config.settings.email, config.settings.sms) == (None, None)
-    assert delivery.max_attempts == 8
+    assert delivery.max_attempts == 32
     assert (delivery.retry_after, delivery.retry_at_most) == (timedelta(seconds=30), timedelta(hours=1))
     assert (delivery.lease, delivery.requeue_after) == (timedelta(minutes=5), timedelta(seconds=60))
     assert config.policy.review_requests.per_person == Limit(limit=1, window=30 * DAY)
@@ -248,7 +248,7 @@ def test_what_the_template_shows_commented_out_loads_as_well(load_text: Load) ->
     config = load_text(text)
     assert isinstance(config.settings.email, SmtpSettings)
     assert isinstance(config.settings.sms, HttpSettings)
-    assert config.settings.delivery.max_attempts == 8
+    assert config.settings.delivery.max_attempts == 32
     assert config.settings.footers["da"].startswith("{merchant}")
     assert "mygroup" in config.policy.groups
 

@@ -194,23 +194,21 @@ def claim(
 
 
 def claim_for_queue(
-    conn: sa.Connection, now: datetime, *, again_after: timedelta, limit: int
+    conn: sa.Connection, now: datetime, *, service: bool, again_after: timedelta, limit: int
 ) -> list[tuple[str, PurposeClass]]:
-    """Take messages that are due and that the queue does not have, or seems to have lost.
+    """Take messages that are due and that the queue does not have, or seems to have lost, the longest waiting first.
 
-    Service messages come first. None is taken again before `again_after` has passed.
+    They are of the class service, or of all others. None is taken again before `again_after` has passed.
     """
-    taken: list[tuple[str, PurposeClass]] = []
-    # A campaign must not keep a login code waiting.
-    for condition in (sa.text(SERVICE_SQL), sa.text(f"NOT ({SERVICE_SQL})")):
-        held = (
-            sa.select(messages.c.message_id, messages.c.purpose_class)
-            .where(_IS_WAITING, condition, messages.c.sweep_at <= now)
-            .order_by(messages.c.sweep_at)
-            .limit(limit - len(taken))
-            .with_for_update(skip_locked=True)
-        )
-        taken.extend((str(row[0]), PurposeClass(row[1])) for row in conn.execute(held))
+    condition = sa.text(SERVICE_SQL if service else f"NOT ({SERVICE_SQL})")
+    held = (
+        sa.select(messages.c.message_id, messages.c.purpose_class)
+        .where(_IS_WAITING, condition, messages.c.sweep_at <= now)
+        .order_by(messages.c.sweep_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    taken = [(str(row[0]), PurposeClass(row[1])) for row in conn.execute(held)]
     ids = [message_id for message_id, _ in taken]
     conn.execute(sa.update(messages).where(messages.c.message_id.in_(ids)).values(sweep_at=now + again_after))
     return taken

@@ -20,6 +20,7 @@ from support.redis_server import RedisServer
 
 from notifygate import BrokerError, Gateway, Status
 from notifygate import broker as brokers
+from notifygate import scheduler as schedulers
 from notifygate.broker import WorkQueue
 from notifygate.policy import PurposeClass
 
@@ -168,6 +169,70 @@ class TestSweep:
         clock.advance(days=1)
 
         assert queued_gate._runtime.scheduler.sweep() == 0
+
+
+class TestALongQueue:
+    @pytest.fixture(autouse=True)
+    def _two_jobs_are_many(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(brokers, "_LONG_JOBS", 2)
+
+    def campaign(self, gate: Gateway, count: int) -> list[str]:
+        requests = (newsletter(to=f"person{number}@example.dk") for number in range(count))
+        return [receipt.message_id for receipt in gate.submit_many(requests)]
+
+    def test_is_not_fed_again_with_what_it_holds(
+        self, queued_gate: Gateway, clock: SimulatedClock, redis_client: redis.Redis
+    ) -> None:
+        message_ids = self.campaign(queued_gate, 250)
+        for _ in range(5):
+            clock.advance(minutes=10)
+            assert queued_gate._runtime.scheduler.sweep() == 0
+
+        assert sorted(ids(redis_client)) == sorted(message_ids)
+
+    def test_that_is_wiped_is_filled_again_at_the_next_sweep(
+        self, queued_gate: Gateway, clock: SimulatedClock, redis_client: redis.Redis
+    ) -> None:
+        message_ids = self.campaign(queued_gate, 250)
+        clock.advance(minutes=10)
+        queued_gate._runtime.scheduler.sweep()
+        redis_client.flushall()
+
+        assert queued_gate._runtime.scheduler.sweep() == 250
+        assert sorted(ids(redis_client)) == sorted(message_ids)
+
+    def test_keeps_no_service_message_waiting(
+        self, queued_gate: Gateway, clock: SimulatedClock, redis_client: redis.Redis
+    ) -> None:
+        later = clock.now + timedelta(hours=1)
+        self.campaign(queued_gate, 250)
+        code = queued_gate.submit(order_update(purpose="login_code", send_after=later))
+        clock.set(later)
+
+        assert queued_gate._runtime.scheduler.sweep() == 1
+        assert jobs(redis_client)[brokers.SERVICE_QUEUE] == [[code.message_id]]
+
+    def test_takes_from_the_ledger_in_order_as_it_empties(
+        self,
+        queued_gate: Gateway,
+        clock: SimulatedClock,
+        redis_client: redis.Redis,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(schedulers, "_BATCH", 100)
+        now = clock.now
+        message_ids = [
+            receipt.message_id
+            for receipt in queued_gate.submit_many(
+                newsletter(to=f"p{number}@example.dk", send_after=now + timedelta(minutes=number + 1))
+                for number in range(500)
+            )
+        ]
+        clock.advance(days=1)
+        for first in (0, 200):
+            assert queued_gate._runtime.scheduler.sweep() == 200
+            assert sorted(ids(redis_client)) == sorted(message_ids[first : first + 200])
+            redis_client.flushall()
 
 
 class TestAQueueThatIsDown:

@@ -117,18 +117,3 @@ def test_a_worker_whose_clock_is_behind_does_not_leave_a_fresh_message_lying(
 
     assert gate._runtime.work([message_id]) == 1
     assert gate.status(message_id) is Status.SENT
-
-
-def test_service_messages_are_swept_before_a_campaign(gate: Gateway, clock: SimulatedClock) -> None:
-    campaign = list(gate.submit_many(newsletter(to=f"p{number}@example.dk") for number in range(20)))
-    clock.advance(seconds=1)
-    code = gate.submit(order_update(purpose="login_code"))
-    clock.advance(hours=1)
-
-    ledger = gate._runtime.ledger
-    taken = ledger.transact(
-        lambda conn: messages.claim_for_queue(conn, clock.now, again_after=timedelta(minutes=1), limit=5)
-    )
-
-    assert taken[0][0] == code.message_id
-    assert {message_id for message_id, _ in taken[1:]} <= {receipt.message_id for receipt in campaign}

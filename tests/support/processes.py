@@ -116,6 +116,11 @@ class DramatiqWorkers:
             assert time.monotonic() < deadline, self.output
             time.sleep(0.05)
 
+    def children(self) -> list[int]:
+        """The ids of the processes that the command has started: its workers, and what runs beside them."""
+        pid = self._process.pid
+        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
     def terminate(self) -> None:
         """Ask the workers to end, as a service manager does."""
         self._process.send_signal(signal.SIGTERM)
