@@ -20,16 +20,17 @@ app = typer.Typer(
 
 @app.command("current")
 def current(config: ConfigPath = None, json: Json = False) -> None:
-    """Show which version the ledger's tables have; exit code 1 where it is not the one that is wanted."""
+    """Show which version the ledger's tables have; exit code 1 where this notifygate cannot work with it."""
     from notifygate.config import load
     from notifygate.ledger.database import HEAD, Ledger
 
     settings = load(config).settings.gateway
-    version = None
+    version, usable = None, True
     if not ledger_is_missing(settings):
         ledger = Ledger(settings.ledger)
         try:
             version = ledger.version()
+            usable = version is None or ledger.is_usable()
         finally:
             ledger.close()
     if json:
@@ -38,11 +39,13 @@ def current(config: ConfigPath = None, json: Json = False) -> None:
         output.say(f"{settings.ledger_shown}: no tables yet; they are made at first use, in version {HEAD}")
     elif version == HEAD:
         output.say(f"{settings.ledger_shown}: version {version}, as wanted")
+    elif usable:
+        output.say(f"{settings.ledger_shown}: version {version}, newer than {HEAD}, and works with it")
     else:
         output.say(
             f"{settings.ledger_shown}: version {version}; wanted is {HEAD}: run 'notifygate db upgrade'"
         )
-    if version not in (None, HEAD):
+    if not usable:
         raise typer.Exit(1)
 
 

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from notifygate.config import Config
     from notifygate.ledger.database import Ledger
 
-OK, NOTE, FAILED = "ok", "note", "failed"
+OK, NOTE, WARNING, FAILED = "ok", "note", "warning", "failed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """One thing that was looked at: `state` is ok, note or failed, `advice` what to do."""
+    """One thing that was looked at: `state` is ok, note, warning or failed, `advice` what to do."""
 
     what: str
     state: str
@@ -63,14 +63,15 @@ def _ledger(loaded: Config) -> Iterator[Checked]:
             what="ledger", state=NOTE, found=f"{where} is not there yet", advice="made at first use"
         )
         return
-    in_doubt = 0
+    in_doubt, usable = 0, False
     try:
         ledger = Ledger(
             settings.ledger, secret=settings.secret.get_secret_value() if settings.secret else None
         )
         try:
             version = ledger.version()
-            if version == HEAD:
+            usable = ledger.is_usable()
+            if usable:
                 ledger.prepare()
                 in_doubt = _count_in_doubt(ledger)
         finally:
@@ -83,7 +84,7 @@ def _ledger(loaded: Config) -> Iterator[Checked]:
         yield Checked(
             what="ledger", state=NOTE, found=f"{where} is empty", advice="tables are made at first use"
         )
-    elif version != HEAD:
+    elif not usable:
         found = f"{where} has schema version {version}, and {HEAD} is wanted"
         yield Checked(what="ledger", state=FAILED, found=found, advice="run 'notifygate db upgrade'")
     else:
@@ -95,8 +96,8 @@ def _in_doubt(count: int) -> Checked:
     if count == 0:
         return Checked(what="in doubt", state=OK, found="no message is in doubt")
     found = f"{count} message{'s' if count > 1 else ''} may or may not have arrived"
-    advice = "see 'notifygate log search --kind attempt --outcome in_doubt'; none is sent again by itself"
-    return Checked(what="in doubt", state=NOTE, found=found, advice=advice)
+    advice = "see 'notifygate doubt list'; ask the provider, then run 'notifygate doubt resolve'"
+    return Checked(what="in doubt", state=WARNING, found=found, advice=advice)
 
 
 def _count_in_doubt(ledger: Ledger) -> int:

@@ -34,6 +34,7 @@ _STYLES = {
     "deferred": "yellow",
     "in_doubt": "yellow",
     "note": "yellow",
+    "warning": "yellow",
     "deny": "red",
     "denied": "red",
     "failed": "red",

@@ -21,7 +21,7 @@ from notifygate.errors import LedgerError
 from notifygate.fingerprint import Fingerprints
 from notifygate.ledger import schema
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration: what this version of the code reads and writes."""
 
 T = TypeVar("T")
@@ -41,8 +41,8 @@ class LedgerConflict(LedgerError):
 class Ledger:
     """One SQL database, SQLite or PostgreSQL. Safe to share between threads; open one in each process.
 
-    Opening creates the schema in an empty database. A schema of another version is refused: `notifygate db upgrade`
-    brings an older one up to date.
+    Opening creates the schema in an empty database. An older schema is refused: `notifygate db upgrade` brings it up
+    to date. A newer one is worked with where it says that this is safe, so that an upgrade needs no downtime.
     """
 
     def __init__(self, url: str, *, secret: str | None = None) -> None:
@@ -95,18 +95,26 @@ class Ledger:
         with self.read() as conn:
             return _version(conn)
 
+    def is_usable(self) -> bool:
+        """Whether the schema is the one we know, or a newer one that says that it works with ours."""
+        with self.read() as conn:
+            found = _version(conn)
+            return found is not None and _is_usable(conn, found)
+
     def prepare(self) -> None:
         """Create the schema in an empty database, and find the key of the fingerprints.
 
         Raises `LedgerError` where the schema is not the one we know, or the secret not the one that the ledger was
         begun with.
         """
-        found = self.version()
+        with self.read() as conn:
+            found = _version(conn)
+            usable = found is not None and _is_usable(conn, found)
         if found is None:
             self.upgrade()
-        elif found > HEAD:
+        elif not usable and found > HEAD:
             raise LedgerError(_unknown_version(found))
-        elif found < HEAD:
+        elif not usable:
             raise LedgerError(
                 f"the ledger has schema version {found} and this notifygate works with {HEAD}: "
                 "run 'notifygate db upgrade'"
@@ -289,6 +297,13 @@ def _version(conn: sa.Connection) -> str | None:
         return None
     found: str | None = conn.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
     return found
+
+
+def _is_usable(conn: sa.Connection, found: str) -> bool:
+    if found <= HEAD:
+        return found == HEAD
+    since, _, oldest = (_key(conn, schema.WORKS_WITH) or "").partition(" ")
+    return since == found and oldest <= HEAD
 
 
 def _unknown_version(found: str | None) -> str:

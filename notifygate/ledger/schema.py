@@ -57,6 +57,9 @@ IN_DOUBT_SQL = "status = 'in_doubt'"
 HELD_SQL = "state = 'held'"
 COUNTED_SQL = "state IN ('held', 'accepted', 'in_doubt')"
 
+WORKS_WITH = "schema_works_with"
+"""The key that holds two schema versions: the ledger's own, and the oldest that a code may know and work with it."""
+
 keys = sa.Table(
     "keys",
     metadata,
@@ -217,7 +220,9 @@ messages = sa.Table(
     sa.Column("status", sa.Text, nullable=False),
     sa.Column("reason", sa.Text),
     sa.Column("due_at", Instant, nullable=False),  # not decided before
-    sa.Column("sweep_at", Instant, nullable=False),  # not put on the queue by the scheduler before
+    sa.Column(
+        "sweep_at", Instant, nullable=False
+    ),  # not put on the queue, or looked up while in doubt, before
     sa.Column("attempts", sa.Integer, nullable=False),
     # INVARIANT(one request a key): the same idempotency key cannot make two messages.
     sa.UniqueConstraint("merchant", "idempotency_key"),
@@ -242,7 +247,7 @@ sa.Index(
 )
 sa.Index(
     "ix_messages_in_doubt",
-    messages.c.message_id,
+    messages.c.sweep_at,
     sqlite_where=sa.text(IN_DOUBT_SQL),
     postgresql_where=sa.text(IN_DOUBT_SQL),
 )

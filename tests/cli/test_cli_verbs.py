@@ -310,7 +310,7 @@ def test_doctor_counts_what_is_in_doubt(
         submitted()
         assert run("drain", "--json").json["handled"] == 1
     (found,) = [one for one in run("doctor", "--json").json["checks"] if one["what"] == "in doubt"]
-    assert found["state"] == "note"
+    assert found["state"] == "warning"
     assert found["found"].startswith("1 message may")
 
 

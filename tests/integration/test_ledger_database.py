@@ -19,9 +19,9 @@ from support.processes import run_at_once
 from support.tables import contents, plain_engine, row_counts
 
 import notifygate.ledger
-from notifygate import Gateway, LedgerError
+from notifygate import Gateway, LedgerError, Status
 from notifygate.ledger import schema
-from notifygate.ledger.database import HEAD
+from notifygate.ledger.database import HEAD, Ledger
 
 MIGRATIONS = Path(notifygate.ledger.__file__).parent / "migrations"
 
@@ -135,6 +135,47 @@ class TestSchema:
         with pytest.raises(LedgerError, match=rf"{version}.*{HEAD}.*{what_to_do}"):
             Gateway.open(config)
 
+    def test_that_is_newer_is_worked_with_where_it_says_so(
+        self, config_file: ConfigFile, ledger_url: str
+    ) -> None:
+        config = config_file()
+        Gateway.open(config).close()
+        with plain_engine(ledger_url) as engine, engine.begin() as conn:
+            conn.execute(sa.text("UPDATE alembic_version SET version_num = '9998'"))
+            works_with = sa.text("UPDATE keys SET value = :value WHERE name = 'schema_works_with'")
+            conn.execute(works_with, {"value": f"9998 {HEAD}"})
+        with Gateway.open(config) as gate:
+            assert gate.submit(order_update()).status is Status.QUEUED
+
+        with plain_engine(ledger_url) as engine, engine.begin() as conn:
+            conn.execute(works_with, {"value": "9998 9997"})
+        with pytest.raises(LedgerError, match="install the version that wrote it"):
+            Gateway.open(config)
+
+    def test_is_brought_up_to_date_step_by_step_with_what_it_holds(
+        self, used: Gateway, config_file: ConfigFile, ledger_url: str
+    ) -> None:
+        """From the first version on, with messages in it."""
+        before = contents(ledger_url)
+        with plain_engine(ledger_url) as engine, engine.begin() as conn:
+            conn.execute(sa.text("DROP INDEX ix_messages_in_doubt"))
+            where = "WHERE status = 'in_doubt'"
+            conn.execute(sa.text(f"CREATE INDEX ix_messages_in_doubt ON messages (message_id) {where}"))
+            conn.execute(sa.text("DELETE FROM keys WHERE name = 'schema_works_with'"))
+            conn.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+        with pytest.raises(LedgerError, match="notifygate db upgrade"):
+            Gateway.open(config_file())
+
+        ledger = Ledger(ledger_url)
+        try:
+            assert ledger.upgrade() == HEAD
+        finally:
+            ledger.close()
+        after = contents(ledger_url)
+        for table in (before, after):
+            table["keys"].sort(key=lambda row: str(row["name"]))
+        assert after == before
+
     def test_is_made_once_and_opening_again_adds_nothing(
         self, config_file: ConfigFile, ledger_url: str
     ) -> None:
@@ -210,7 +251,7 @@ with Gateway.open() as gate:
 
         assert len(set(printed)) == 1
         counts = row_counts(ledger_url)
-        assert (counts["messages"], counts["keys"], counts["alembic_version"]) == (1, 1, 1)
+        assert (counts["messages"], counts["keys"], counts["alembic_version"]) == (1, 2, 1)
 
     def test_with_another_secret_than_it_was_begun_with_is_refused(
         self, config_file: ConfigFile, tmp_path: Path, ledger_url: str
