@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from notifygate.address import Channel
-from notifygate.channels import ChannelDriver, HandOff, HandOffOutcome
+from notifygate.channels import ChannelDriver, HandOff, HandOffOutcome, Inquiry, LooksUp
 from notifygate.config import Config
 from notifygate.errors import LedgerError
 from notifygate.failpoints import FailPoint, reach
@@ -29,6 +29,9 @@ from notifygate.policy import PurposeClass
 from notifygate.resting import Rests
 
 logger = logging.getLogger(__name__)
+
+LOOKED_UP_AFTER = timedelta(seconds=30)
+"""How long after a doubt began its driver is first asked to look it up."""
 
 # Outcomes are recorded in groups, so that a batch costs few commits, but soon, so that a crash leaves few in doubt.
 _RECORD_AT_MOST = 50
@@ -81,6 +84,29 @@ class Delivery:
                     self._record_patiently(ended)
                     ended, recorded_at = [], time.monotonic()
             self._record_patiently(ended)
+
+    def channels_that_look_up(self) -> list[Channel]:
+        """The channels whose driver can ask the provider what became of a hand-off."""
+        return [
+            channel
+            for channel, driver in self._drivers.items()
+            if isinstance(driver, LooksUp) and driver.looks_up
+        ]
+
+    def look_up(self, channel: Channel, inquiry: Inquiry) -> HandOffOutcome | None:
+        """Ask a channel's provider what became of a hand-off; None where it cannot say now."""
+        driver = self._drivers[channel]
+        if not isinstance(driver, LooksUp):
+            return None
+        try:
+            outcome = driver.look_up(inquiry)
+        except Exception as error:  # noqa: BLE001  # a driver's bug, whatever it is: the doubt stays
+            raised = {"error": type(error).__name__, "where": _where(error)}
+            logger.error("channel_driver_raised", extra=raised)  # noqa: TRY400  # its words may quote the message
+            return None
+        if outcome is None or outcome.result not in (Result.ACCEPTED, Result.FAILED):
+            return None
+        return outcome
 
     def expire_leases(self, limit: int = 500) -> int:
         """Put in doubt what was reserved and never recorded; return how many."""
@@ -261,13 +287,13 @@ class Delivery:
         if outcome.result is Result.ACCEPTED:
             return row | {"status": Status.SENT.value, "reason": None}
         if outcome.result is Result.IN_DOUBT and not resend:
-            return row | {"status": Status.IN_DOUBT.value}
+            return row | {"status": Status.IN_DOUBT.value, "sweep_at": now + LOOKED_UP_AFTER}
         delivery = self._config.settings.delivery
         if not outcome.attempted:
             row["attempts"] = message.attempts - 1
         elif outcome.result is Result.REJECTED or message.attempts >= delivery.max_attempts:
             ended = Status.IN_DOUBT if outcome.result is Result.IN_DOUBT else Status.FAILED
-            return row | {"status": ended.value}
+            return row | {"status": ended.value, "sweep_at": now + LOOKED_UP_AFTER}
         again_at = now + self._back_off(message.attempts, outcome.retry_after)
         return row | {"status": Status.QUEUED.value, "due_at": again_at, "sweep_at": again_at}
 

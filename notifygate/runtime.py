@@ -30,6 +30,7 @@ from notifygate.config import (
     SmtpSettings,
 )
 from notifygate.delivery import Delivery
+from notifygate.doubt import Doubts
 from notifygate.embedded import EmbeddedRedis
 from notifygate.errors import BrokerError
 from notifygate.gate import Gate
@@ -79,7 +80,10 @@ class Runtime:
             self.ledger.close()
             raise
         self.delivery = Delivery(self.ledger, config, self.drivers, clock)
-        self.scheduler = Scheduler(self.ledger, self.delivery, self.queue, settings.delivery, clock)
+        self.doubts = Doubts(self.ledger, self.delivery, clock)
+        self.scheduler = Scheduler(
+            self.ledger, self.delivery, self.doubts, self.queue, settings.delivery, clock
+        )
 
     def close(self) -> None:
         self.scheduler.stop()
@@ -124,6 +128,7 @@ class Runtime:
     def drain(self, limit: int | None = None) -> int:
         """Work off all that is due now, in this process; return how many messages were decided."""
         self.delivery.expire_leases()
+        self.doubts.look_up()
         total, passed_over = 0, None
         while limit is None or total < limit:
             batch = _DRAIN_BATCH if limit is None else min(_DRAIN_BATCH, limit - total)

@@ -1,6 +1,6 @@
-"""The scheduler: puts what is due on the queue, also what the queue lost, and lets leases run out.
+"""The scheduler: queues what is due, also what the queue lost, lets leases run out, and has doubts looked up.
 
-It runs as one thread in every worker process. Any number of them may run: rows are claimed in the ledger.
+It runs beside the work in every worker process. Any number of them may run: rows are claimed in the ledger.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from datetime import datetime
 from notifygate.broker import BULK_QUEUE, SERVICE_QUEUE, WorkQueue
 from notifygate.config import DeliverySettings
 from notifygate.delivery import Delivery
+from notifygate.doubt import Doubts
 from notifygate.errors import BrokerError, NotifygateError
 from notifygate.failpoints import FailPoint, reach
 from notifygate.ledger import messages
@@ -32,6 +33,7 @@ class Scheduler:
         self,
         ledger: Ledger,
         delivery: Delivery,
+        doubts: Doubts,
         queue: WorkQueue,
         settings: DeliverySettings,
         clock: Callable[[], datetime],
@@ -42,16 +44,22 @@ class Scheduler:
         self._settings = settings
         self._clock = clock
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="notifygate-scheduler", daemon=True)
+        # A look-up may wait long for its provider, and must keep no sweep waiting.
+        self._threads = [
+            threading.Thread(target=self._repeat, args=[work], name=name, daemon=True)
+            for name, work in (("notifygate-sweeps", self.sweep), ("notifygate-look-ups", doubts.look_up))
+        ]
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """Stop after the sweep that is under way."""
+        """Stop after what is under way."""
         self._stopped.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join()
 
     def sweep(self) -> int:
         """Sweep once; return how many messages were put on the queue."""
@@ -97,10 +105,10 @@ class Scheduler:
             reach(FailPoint.SWEEP_QUEUED)
         return len(taken)
 
-    def _run(self) -> None:
+    def _repeat(self, work: Callable[[], int]) -> None:
         while not self._stopped.is_set():
             try:
-                self.sweep()
+                work()
             except NotifygateError as error:
                 logger.warning("sweep_failed", extra={"error": str(error)})
             except Exception as error:  # noqa: BLE001  # the thread must go on, whatever it was

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from notifygate.address import Channel
 from notifygate.message import Result as Result
@@ -53,6 +53,33 @@ class HandOffOutcome:
     attempted: bool = True
     retry_after: timedelta | None = None
     channel_down: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inquiry:
+    """A hand-off that is in doubt, to be asked about: what the provider may know it by, and when it was reserved."""
+
+    message_id: str
+    attempt_id: str
+    provider_id: str | None
+    at: datetime
+
+
+@runtime_checkable
+class LooksUp(Protocol):
+    """A driver that can ask its provider what became of a hand-off."""
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether it is set up to do so."""
+        ...
+
+    def look_up(self, inquiry: Inquiry) -> HandOffOutcome | None:
+        """What became of a hand-off: `accepted`, `failed` where it was certainly never accepted, or None.
+
+        None means that the provider cannot say now; so does every fault of provider or network.
+        """
+        ...
 
 
 class ChannelDriver(Protocol):

@@ -23,6 +23,7 @@ from notifygate.cli import (
     db,
     demo,
     doctor,
+    doubt,
     drain,
     explain,
     init,
@@ -91,6 +92,7 @@ app.add_typer(consent.app, name="consent")
 app.add_typer(suppress.app, name="suppress")
 app.add_typer(person.app, name="person")
 app.add_typer(log.app, name="log")
+app.add_typer(doubt.app, name="doubt")
 app.add_typer(rules.app, name="rules")
 app.add_typer(db.app, name="db")
 

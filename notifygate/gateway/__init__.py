@@ -23,6 +23,7 @@ from notifygate.errors import (
 )
 from notifygate.failpoints import FailPoint, reach
 from notifygate.gateway.consent import ConsentBook
+from notifygate.gateway.doubt import DoubtBook
 from notifygate.gateway.explanation import Explanation, explain
 from notifygate.gateway.people import People
 from notifygate.gateway.purchases import Purchases
@@ -45,6 +46,7 @@ class Gateway:
         self.suppressions = Suppressions(runtime)
         self.people = People(runtime)
         self.purchases = Purchases(runtime)
+        self.doubt = DoubtBook(runtime)
         self.log = Log(runtime)
 
     @classmethod

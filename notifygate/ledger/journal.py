@@ -22,6 +22,7 @@ class Kind(StrEnum):
     SUBMITTED = "submitted"
     DECISION = "decision"
     ATTEMPT = "attempt"
+    RESOLUTION = "resolution"
     CANCELLED = "cancelled"
     CONSENT = "consent"
     SUPPRESSION = "suppression"

@@ -85,6 +85,29 @@ class Attempt:
     ended_at: datetime | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Doubt:
+    """A message that may or may not have been accepted by the provider, with the attempt that left it so.
+
+    `attempts` is how often it was tried in all. `reserved_at` is when this attempt began, `since` when it was put in
+    doubt, `detail` why.
+    """
+
+    message_id: str
+    attempt_id: str
+    merchant: str
+    purpose: str
+    purpose_class: PurposeClass
+    channel: Channel
+    contact_point_id: str
+    purchase_id: str | None
+    attempts: int
+    reserved_at: datetime
+    since: datetime | None
+    detail: str | None
+    provider_id: str | None
+
+
 _SELECT = (
     sa.select(
         messages,
@@ -330,6 +353,88 @@ def expired_leases(conn: sa.Connection, now: datetime, limit: int) -> list[tuple
     ]
 
 
+def doubts(
+    conn: sa.Connection,
+    *,
+    merchant: str | None = None,
+    purpose: str | None = None,
+    since: datetime | None = None,
+    limit: int | None = None,
+) -> list[Doubt]:
+    """The messages in doubt that match, the oldest attempt first."""
+    query = _select_doubts()
+    for column, value in ((messages.c.merchant, merchant), (messages.c.purpose, purpose)):
+        if value is not None:
+            query = query.where(column == value)
+    if since is not None:
+        query = query.where(reservations.c.reserved_at >= since)
+    query = query.order_by(reservations.c.reserved_at, reservations.c.attempt_id).limit(limit)
+    return [_doubt(row) for row in conn.execute(query)]
+
+
+def hold_doubt(conn: sa.Connection, message_id: str) -> Doubt | None:
+    """The doubt about a message, held until the transaction ends; None where it is in none."""
+    held = sa.select(messages.c.message_id).where(messages.c.message_id == message_id, sa.text(IN_DOUBT_SQL))
+    if conn.execute(held.with_for_update()).one_or_none() is None:
+        return None
+    query = _select_doubts().where(messages.c.message_id == message_id)
+    row = conn.execute(query).one_or_none()
+    return _doubt(row) if row else None
+
+
+def claim_doubts(
+    conn: sa.Connection,
+    now: datetime,
+    channels: Collection[Channel],
+    *,
+    soonest: timedelta,
+    latest: timedelta,
+    limit: int,
+) -> list[Doubt]:
+    """Take doubts of some channels that are to be looked up now, the longest waiting first.
+
+    Each is taken again after as long as it has lasted, but not before `soonest` and not later than `latest`.
+    """
+    held = (
+        sa.select(messages.c.message_id)
+        .where(sa.text(IN_DOUBT_SQL), messages.c.sweep_at <= now, messages.c.channel.in_(channels))
+        .order_by(messages.c.sweep_at)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    ids = [str(row[0]) for row in conn.execute(held)]
+    taken = [_doubt(row) for row in conn.execute(_select_doubts().where(messages.c.message_id.in_(ids)))]
+    for doubt in taken:
+        wait = min(max(now - doubt.reserved_at, soonest), latest)
+        conn.execute(
+            sa.update(messages).where(messages.c.message_id == doubt.message_id).values(sweep_at=now + wait)
+        )
+    return taken
+
+
+def resolve_attempt(
+    conn: sa.Connection,
+    attempt_id: str,
+    result: Result,
+    *,
+    detail: str,
+    provider_id: str | None,
+    now: datetime,
+) -> None:
+    """Write what became of an attempt in doubt: `accepted`, or `failed`, which lets another follow."""
+    conn.execute(
+        sa.update(reservations)
+        .where(reservations.c.attempt_id == attempt_id, reservations.c.state == Result.IN_DOUBT.value)
+        .values(
+            state=result.value,
+            detail=detail,
+            provider_id=provider_id,
+            ended_at=now,
+            blocks=result is Result.ACCEPTED,
+        )
+    )
+
+
 def attempts_of(conn: sa.Connection, message_id: str) -> list[Attempt]:
     """The attempts made for a message, oldest first."""
     columns = reservations.c
@@ -347,6 +452,49 @@ def attempts_of(conn: sa.Connection, message_id: str) -> list[Attempt]:
         .order_by(columns.reserved_at, columns.attempt_id)
     )
     return [Attempt(**row._mapping) for row in conn.execute(query)]
+
+
+def _select_doubts() -> sa.Select[Any]:
+    """Messages in doubt with their last attempt, which is the one in doubt."""
+    later = reservations.alias("later")
+    is_last = ~sa.exists().where(
+        later.c.message_id == reservations.c.message_id,
+        (later.c.reserved_at > reservations.c.reserved_at)
+        | sa.and_(
+            later.c.reserved_at == reservations.c.reserved_at, later.c.attempt_id > reservations.c.attempt_id
+        ),
+    )
+    return (
+        sa.select(
+            messages.c.message_id,
+            reservations.c.attempt_id,
+            messages.c.merchant,
+            messages.c.purpose,
+            messages.c.purpose_class,
+            messages.c.channel,
+            messages.c.contact_point_id,
+            purchase_names.c.purchase_id,
+            messages.c.attempts,
+            reservations.c.reserved_at,
+            reservations.c.ended_at.label("since"),
+            reservations.c.detail,
+            reservations.c.provider_id,
+        )
+        .join(reservations, reservations.c.message_id == messages.c.message_id)
+        .outerjoin(purchase_names, purchase_names.c.name_id == messages.c.purchase_name_id)
+        .where(sa.text(f"messages.{IN_DOUBT_SQL}"), reservations.c.state == Result.IN_DOUBT.value, is_last)
+    )
+
+
+def _doubt(row: sa.Row[Any]) -> Doubt:
+    columns = dict(row._mapping)
+    return Doubt(
+        **columns
+        | {
+            "purpose_class": PurposeClass(columns["purpose_class"]),
+            "channel": Channel(columns["channel"]),
+        }
+    )
 
 
 def _stored(row: sa.Row[Any]) -> StoredMessage:

@@ -64,7 +64,7 @@ def test_help_and_version(run: Run) -> None:
         "rules",
     ):
         assert re.search(rf"\b{verb}\b", bare.out)
-    for later in ("simulate", "doubt", "web"):
+    for later in ("simulate", "web"):
         assert not re.search(rf"│ {later}\b", bare.out)
 
 
@@ -312,6 +312,66 @@ def test_doctor_counts_what_is_in_doubt(
     (found,) = [one for one in run("doctor", "--json").json["checks"] if one["what"] == "in doubt"]
     assert found["state"] == "warning"
     assert found["found"].startswith("1 message may")
+
+
+@pytest.fixture
+def in_doubt(shop: Path, run: Run, submitted: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The id of a message in doubt."""
+    from notifygate.channels import HandOffOutcome, Result
+    from notifygate.channels.file import FileChannel
+
+    doubtful = HandOffOutcome(result=Result.IN_DOUBT, detail="lost after the final dot", provider_id="P1")
+    with monkeypatch.context() as patch:
+        patch.setattr(FileChannel, "send", lambda driver, batch: (doubtful for _ in batch))
+        message_id = submitted()
+        run("drain")
+    return message_id
+
+
+def test_doubt_list_shows_what_is_in_doubt(run: Run, in_doubt: str) -> None:
+    [found] = run("doubt", "list", "--json").jsons
+    assert found["message_id"] == in_doubt
+    assert (found["detail"], found["provider_id"]) == ("lost after the final dot", "P1")
+    shown = run("doubt", "list").out
+    assert in_doubt in shown
+    assert "1 of 1 in doubt" in shown
+    assert "none of the 1 in doubt" in run("doubt", "list", "--merchant", "nobody").out
+
+
+def test_doubt_resolve_says_what_became_of_it(run: Run, in_doubt: str) -> None:
+    ran = run("doubt", "resolve", in_doubt, "--sent", "--evidence", "mail log")
+    assert (ran.code, ran.out) == (0, f"{in_doubt}: sent\n")
+    assert run("doubt", "list").out == "no message is in doubt\n"
+    assert "mail log" in run("explain", in_doubt).out
+
+    again = run("doubt", "resolve", in_doubt, "--not-sent", "--evidence", "x")
+    assert again.code == 1
+    assert "is in doubt" in again.err
+
+
+def test_doubt_resolve_can_send_again(run: Run, in_doubt: str) -> None:
+    ran = run(
+        "doubt", "resolve", in_doubt, "--not-sent", "--send-again", "--evidence", "ticket 4711", "--json"
+    )
+    assert ran.json == {"message_id": in_doubt, "status": "queued"}
+    run("drain")
+    assert run("explain", in_doubt, "--json").json["status"] == "sent"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--evidence", "x"], "--not-sent"),
+        (["--sent"], "--evidence"),
+        (["--sent", "--evidence", " "], "evidence"),
+    ],
+)
+def test_doubt_resolve_wants_a_verdict_and_evidence(
+    run: Run, in_doubt: str, arguments: list[str], named: str
+) -> None:
+    ran = run("doubt", "resolve", in_doubt, *arguments)
+    assert ran.code == 2
+    assert named in ran.err
 
 
 def test_db_current_and_upgrade(shop: Path, run: Run) -> None:

@@ -15,6 +15,6 @@ _KEYS = sa.table("keys", sa.column("name", sa.Text), sa.column("value", sa.Text)
 
 
 def works_with(oldest: str, *, since: str) -> None:
-    """Record, in the migration `since`, that code made for the schema version `oldest` or a later one goes on working."""
+    """Record, in the migration `since`, that code made for the schema version `oldest`, or a later one, goes on."""
     op.execute(sa.delete(_KEYS).where(_KEYS.c.name == WORKS_WITH))
     op.execute(sa.insert(_KEYS).values(name=WORKS_WITH, value=f"{since} {oldest}"))

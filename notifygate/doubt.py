@@ -1,0 +1,162 @@
+"""Resolving doubt: what became of a hand-off that may or may not have been accepted.
+
+A person may say so who has asked the provider, or the channel's driver may look it up. Nothing else ends a doubt.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+from notifygate.channels import Inquiry
+from notifygate.delivery import LOOKED_UP_AFTER, Delivery
+from notifygate.failpoints import FailPoint, reach
+from notifygate.ledger import journal, messages, purchases
+from notifygate.ledger.database import Ledger
+from notifygate.ledger.messages import Doubt
+from notifygate.message import Result, Status
+
+logger = logging.getLogger(__name__)
+
+_LOOKED_UP_AT_ONCE = 20
+_LATEST = timedelta(days=1)
+
+
+class Verdict(StrEnum):
+    """What became of a message that was in doubt."""
+
+    SENT = "sent"
+    NOT_SENT = "not_sent"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """An end of doubt. `by` is `person` or `look_up`; `detail` is kept with the attempt, outside the send log.
+
+    With `again` a message that was not sent waits for a fresh decision; without, it has failed.
+    """
+
+    verdict: Verdict
+    by: str
+    detail: str
+    again: bool = False
+    actor: str | None = None
+    provider_id: str | None = None
+
+
+class Doubts:
+    """Ends doubts. One a process; safe to share between threads."""
+
+    def __init__(self, ledger: Ledger, delivery: Delivery, clock: Callable[[], datetime]) -> None:
+        self._ledger = ledger
+        self._delivery = delivery
+        self._clock = clock
+
+    def resolve(self, message_id: str, resolution: Resolution) -> bool:
+        """End the doubt about a message; say whether it was in doubt."""
+
+        def write(conn: sa.Connection) -> bool:
+            doubt = messages.hold_doubt(conn, message_id)
+            if doubt is None:
+                return False
+            self._write(conn, doubt, resolution)
+            reach(FailPoint.DOUBT_RESOLVED)
+            return True
+
+        return self._ledger.transact(write)
+
+    def look_up(self) -> int:
+        """Ask the providers about doubts whose turn it is, a few at a time; return how many were ended.
+
+        A doubt is looked up half a minute after the hand-off, and then at longer and longer intervals.
+        """
+        channels = self._delivery.channels_that_look_up()
+        if not channels:
+            return 0
+        now = self._clock()
+        due = self._ledger.transact(
+            lambda conn: messages.claim_doubts(
+                conn, now, channels, soonest=LOOKED_UP_AFTER, latest=_LATEST, limit=_LOOKED_UP_AT_ONCE
+            )
+        )
+        ended = 0
+        for doubt in due:
+            outcome = self._delivery.look_up(doubt.channel, _inquiry(doubt))
+            if outcome is None:
+                continue
+            sent = outcome.result is Result.ACCEPTED
+            resolution = Resolution(
+                verdict=Verdict.SENT if sent else Verdict.NOT_SENT,
+                by="look_up",
+                detail=outcome.detail or "found by a look-up",
+                again=True,
+                provider_id=outcome.provider_id,
+            )
+            ended += self.resolve(doubt.message_id, resolution)
+        return ended
+
+    def _write(self, conn: sa.Connection, doubt: Doubt, resolution: Resolution) -> None:
+        now = self._clock()
+        sent = resolution.verdict is Verdict.SENT
+        result = Result.ACCEPTED if sent else Result.FAILED
+        provider_id = resolution.provider_id or doubt.provider_id
+        messages.resolve_attempt(
+            conn, doubt.attempt_id, result, detail=resolution.detail, provider_id=provider_id, now=now
+        )
+        if not sent:
+            purchases.release_asks(conn, [doubt.attempt_id])
+        messages.set_status(conn, [_status_after(doubt, resolution, now)])
+        journal.append(conn, [_entry(doubt, resolution, result, now)])
+
+
+def _status_after(doubt: Doubt, resolution: Resolution, now: datetime) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "id": doubt.message_id,
+        "status": Status.SENT.value,
+        "reason": None,
+        "due_at": now,
+        "sweep_at": now,
+        "attempts": doubt.attempts,
+    }
+    if resolution.verdict is Verdict.SENT:
+        return row
+    if resolution.again:
+        return row | {"status": Status.QUEUED.value}
+    return row | {"status": Status.FAILED.value, "reason": "not sent"}
+
+
+def _inquiry(doubt: Doubt) -> Inquiry:
+    return Inquiry(
+        message_id=doubt.message_id,
+        attempt_id=doubt.attempt_id,
+        provider_id=doubt.provider_id,
+        at=doubt.reserved_at,
+    )
+
+
+def _entry(doubt: Doubt, resolution: Resolution, result: Result, now: datetime) -> journal.Row:
+    return journal.Row(
+        kind=journal.Kind.RESOLUTION,
+        at=now,
+        message_id=doubt.message_id,
+        contact_point_id=doubt.contact_point_id,
+        purchase_id=doubt.purchase_id,
+        merchant=doubt.merchant,
+        purpose=doubt.purpose,
+        channel=doubt.channel.value,
+        outcome=result.value,
+        reason=resolution.verdict.value,
+        body={
+            "attempt_id": doubt.attempt_id,
+            "by": resolution.by,
+            "actor": resolution.actor,
+            "again": resolution.again and resolution.verdict is Verdict.NOT_SENT,
+            "provider_id": resolution.provider_id,
+        },
+    )
