@@ -15,15 +15,17 @@ from notifygate import broker as brokers
 from notifygate import config
 from notifygate.embedded import EmbeddedRedis
 from notifygate.errors import BrokerError, NotifygateError
+from notifygate.reloading import Reloader
 from notifygate.runtime import Runtime
 
 _PRIORITY = {brokers.SERVICE_QUEUE: 0, brokers.BULK_QUEUE: 10}
 
 
 class WorkerLife(Middleware):
-    """Ties a runtime to a worker process: its scheduler starts and stops with it, and it is closed at the end."""
+    """Ties a runtime to a worker process: what runs beside the work starts and stops with it."""
 
     runtime: Runtime
+    reloader: Reloader
     embedded: EmbeddedRedis | None = None
 
     def work(self, message_ids: list[str]) -> None:
@@ -32,8 +34,10 @@ class WorkerLife(Middleware):
 
     def after_worker_boot(self, broker: dramatiq.Broker, worker: Any) -> None:
         self.runtime.scheduler.start()
+        self.reloader.start()
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
+        self.reloader.stop()
         self.runtime.scheduler.stop()
 
     def after_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
@@ -71,6 +75,7 @@ def _set_up() -> dramatiq.Broker:
         if life.embedded is not None:
             life.embedded.stop()
         raise
+    life.reloader = Reloader(life.runtime)
     for queue, name in brokers.ACTORS.items():
         dramatiq.Actor(
             life.work,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,7 +34,7 @@ from notifygate.config import (
 from notifygate.delivery import Delivery
 from notifygate.doubt import Doubts
 from notifygate.embedded import EmbeddedRedis
-from notifygate.errors import BrokerError
+from notifygate.errors import BrokerError, ConfigError, ConfigFault
 from notifygate.gate import Gate
 from notifygate.ledger import messages
 from notifygate.ledger.database import Ledger
@@ -45,11 +47,29 @@ Clock = Callable[[], datetime]
 _DRAIN_BATCH = 100
 # Few enough that what is decided is handed over at once: a refusal that comes between the two comes too late.
 _DECIDED_AT_ONCE = 25
+# The keys of [gateway] that a process goes by for as long as it lives.
+_FOR_LIFE = ("ledger", "broker", "data_dir", "secret")
 
 
 def system_clock() -> datetime:
     """The instant now, in UTC."""
     return datetime.now(UTC)
+
+
+class Configured:
+    """All that follows from one config: replaced as a whole when the config changes."""
+
+    def __init__(self, ledger: Ledger, config: Config, clock: Clock) -> None:
+        self.config = config
+        self.gate = Gate(ledger, config.policy, clock, lease=config.settings.delivery.lease)
+        self.drivers = open_channels(config)
+        self.delivery = Delivery(ledger, config, self.drivers, clock)
+        self.doubts = Doubts(ledger, self.delivery, clock)
+        self.users = 0
+
+    def close(self) -> None:
+        for driver in self.drivers.values():
+            driver.close()
 
 
 class Runtime:
@@ -63,34 +83,83 @@ class Runtime:
         broker: dramatiq.Broker | None = None,
         embedded: EmbeddedRedis | None = None,
     ) -> None:
-        self.config = config
         self.clock = clock
+        self._lock = threading.Lock()
         settings = config.settings
         secret = settings.gateway.secret
         self.ledger = Ledger(settings.gateway.ledger, secret=secret.get_secret_value() if secret else None)
-        self.drivers: dict[Channel, ChannelDriver] = {}
         try:
-            self.gate = Gate(self.ledger, config.policy, clock, lease=settings.delivery.lease)
             self.queue = WorkQueue(broker or open_broker(settings.gateway), embedded=embedded)
-            self.drivers = open_channels(config)
-            self.ledger.prepare()
+            self._configured = Configured(self.ledger, config, clock)
         except BaseException:
-            for driver in self.drivers.values():
-                driver.close()
             self.ledger.close()
             raise
-        self.delivery = Delivery(self.ledger, config, self.drivers, clock)
-        self.doubts = Doubts(self.ledger, self.delivery, clock)
+        try:
+            self.ledger.prepare()
+        except BaseException:
+            self._configured.close()
+            self.ledger.close()
+            raise
         self.scheduler = Scheduler(
-            self.ledger, self.delivery, self.doubts, self.queue, settings.delivery, clock
+            self.ledger,
+            self.queue,
+            clock,
+            expire_leases=self.expire_leases,
+            look_up=self.look_up,
+            requeue_after=lambda: self.config.settings.delivery.requeue_after,
         )
+
+    @property
+    def config(self) -> Config:
+        """The config in force."""
+        return self._configured.config
+
+    @property
+    def gate(self) -> Gate:
+        return self._configured.gate
+
+    @property
+    def drivers(self) -> dict[Channel, ChannelDriver]:
+        return self._configured.drivers
+
+    @property
+    def doubts(self) -> Doubts:
+        return self._configured.doubts
+
+    def reload(self, config: Config) -> None:
+        """Go by another config from now on. What is under way is finished by the one before.
+
+        Raises `ConfigError` where it changes what only a restart can change, `ChannelError` where a channel cannot be
+        opened; then nothing has changed.
+        """
+        check_reload(config, instead_of=self.config)
+        new = Configured(self.ledger, config, self.clock)
+        with self._lock:
+            before, self._configured = self._configured, new
+            is_unused = before.users == 0
+        if is_unused:
+            before.close()
 
     def close(self) -> None:
         self.scheduler.stop()
-        for driver in self.drivers.values():
-            driver.close()
+        self._configured.close()
         self.queue.close()
         self.ledger.close()
+
+    @contextmanager
+    def _in_use(self) -> Iterator[Configured]:
+        """What is configured now; its drivers stay open until the end of the block, whatever is configured then."""
+        with self._lock:
+            parts = self._configured
+            parts.users += 1
+        try:
+            yield parts
+        finally:
+            with self._lock:
+                parts.users -= 1
+                is_over = parts is not self._configured and parts.users == 0
+            if is_over:
+                parts.close()
 
     def point(self, raw: ContactPoint | str) -> ContactPoint:
         """Read a contact point, in the configured region. Raises `InvalidContactPoint`."""
@@ -113,27 +182,37 @@ class Runtime:
         Ids that are unknown, or not due, or in another worker's hands are passed over, and so are those of a channel
         whose provider was found down a moment ago.
         """
-        rests = self.delivery.rests
         count, left = 0, list(message_ids)
         while left:
-            size = (
-                1 if rests.over() else _DECIDED_AT_ONCE
-            )  # one message finds out whether the provider is back
-            batch, left = left[:size], left[size:]
-            decided = self.gate.decide(batch, without=rests.resting())
-            self.delivery.deliver(decided.reservations)
+            # Taken up anew for each group, so that a changed config counts for the next.
+            with self._in_use() as parts:
+                rests = parts.delivery.rests
+                # One message finds out whether a provider is back.
+                size = 1 if rests.over() else _DECIDED_AT_ONCE
+                batch, left = left[:size], left[size:]
+                decided = parts.gate.decide(batch, without=rests.resting())
+                parts.delivery.deliver(decided.reservations)
             count += decided.count
         return count
 
+    def expire_leases(self, limit: int = 500) -> int:
+        """Put in doubt what was reserved and never recorded; return how many."""
+        return self._configured.delivery.expire_leases(limit)
+
+    def look_up(self) -> int:
+        """Ask the providers about doubts whose turn it is; return how many were ended."""
+        with self._in_use() as parts:
+            return parts.doubts.look_up()
+
     def drain(self, limit: int | None = None) -> int:
         """Work off all that is due now, in this process; return how many messages were decided."""
-        self.delivery.expire_leases()
-        self.doubts.look_up()
+        self.expire_leases()
+        self.look_up()
         total, passed_over = 0, None
         while limit is None or total < limit:
             batch = _DRAIN_BATCH if limit is None else min(_DRAIN_BATCH, limit - total)
             with self.ledger.read() as conn:
-                resting = self.delivery.rests.resting()
+                resting = self._configured.delivery.rests.resting()
                 due = messages.due(conn, self.clock(), batch, after=passed_over, without=resting)
             if not due:
                 break
@@ -142,6 +221,18 @@ class Runtime:
             passed_over = None if decided else due[-1]
             total += decided
         return total
+
+
+def check_reload(config: Config, *, instead_of: Config) -> None:
+    """Raise `ConfigError` where a config changes what only a restart can change."""
+    old, new = instead_of.settings.gateway, config.settings.gateway
+    faults = [
+        ConfigFault(key=f"gateway.{key}", problem="takes effect only when the workers are started anew")
+        for key in _FOR_LIFE
+        if getattr(new, key) != getattr(old, key)
+    ]
+    if faults:
+        raise ConfigError(str(config.source), faults)
 
 
 def open_channels(config: Config) -> dict[Channel, ChannelDriver]:

@@ -9,12 +9,9 @@ import logging
 import random
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from notifygate.broker import BULK_QUEUE, SERVICE_QUEUE, WorkQueue
-from notifygate.config import DeliverySettings
-from notifygate.delivery import Delivery
-from notifygate.doubt import Doubts
 from notifygate.errors import BrokerError, NotifygateError
 from notifygate.failpoints import FailPoint, reach
 from notifygate.ledger import messages
@@ -32,22 +29,23 @@ class Scheduler:
     def __init__(
         self,
         ledger: Ledger,
-        delivery: Delivery,
-        doubts: Doubts,
         queue: WorkQueue,
-        settings: DeliverySettings,
         clock: Callable[[], datetime],
+        *,
+        expire_leases: Callable[[int], int],
+        look_up: Callable[[], int],
+        requeue_after: Callable[[], timedelta],
     ) -> None:
         self._ledger = ledger
-        self._delivery = delivery
         self._queue = queue
-        self._settings = settings
         self._clock = clock
+        self._expire_some_leases = expire_leases
+        self._requeue_after = requeue_after
         self._stopped = threading.Event()
         # A look-up may wait long for its provider, and must keep no sweep waiting.
         self._threads = [
             threading.Thread(target=self._repeat, args=[work], name=name, daemon=True)
-            for name, work in (("notifygate-sweeps", self.sweep), ("notifygate-look-ups", doubts.look_up))
+            for name, work in (("notifygate-sweeps", self.sweep), ("notifygate-look-ups", look_up))
         ]
 
     def start(self) -> None:
@@ -68,7 +66,7 @@ class Scheduler:
         return self._fill(SERVICE_QUEUE) + self._fill(BULK_QUEUE)
 
     def _expire_leases(self) -> None:
-        while not self._stopped.is_set() and self._delivery.expire_leases(limit=_BATCH) == _BATCH:
+        while not self._stopped.is_set() and self._expire_some_leases(_BATCH) == _BATCH:
             pass
 
     def _fill(self, queue: str) -> int:
@@ -89,7 +87,7 @@ class Scheduler:
                 conn,
                 self._clock(),
                 service=service,
-                again_after=self._settings.requeue_after,
+                again_after=self._requeue_after(),
                 limit=_BATCH,
             )
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,8 @@ import typer
 
 from notifygate.cli import output
 from notifygate.cli.options import ConfigPath
-from notifygate.errors import BrokerError
+from notifygate.cli.workers import Workers
+from notifygate.errors import BrokerError, ConfigError
 
 if TYPE_CHECKING:
     from notifygate.config import Config
@@ -56,12 +58,38 @@ def worker(
     ] = None,
     config: ConfigPath = None,
 ) -> None:
-    """Decide and send what is handed over, until stopped with Ctrl-C or SIGTERM."""
+    """Decide and send what is handed over, until stopped with Ctrl-C or SIGTERM.
+
+    A changed config is taken up within a few seconds; one with faults is refused, and the old one stays in force. On
+    SIGHUP it says at once whether the config is in order.
+    """
     loaded = usable_for_workers(config)
-    arguments = command(processes=processes, threads=threads, queues=queues)
-    environment = os.environ | {"NOTIFYGATE_CONFIG": str(loaded.source)}
+    workers = Workers(
+        stopped_by=[signal.SIGINT, signal.SIGTERM], on_hangup=lambda: _say_whether_in_order(loaded)
+    )
     output.flush()
-    os.execve(sys.executable, arguments, environment)  # noqa: S606  # our own arguments, no shell
+    code = workers.run(command(processes=processes, threads=threads, queues=queues), environment(loaded))
+    if code:
+        raise typer.Exit(code)
+
+
+def environment(loaded: Config) -> dict[str, str]:
+    """The environment of worker processes that go by a config."""
+    return os.environ | {"NOTIFYGATE_CONFIG": str(loaded.source)}
+
+
+def _say_whether_in_order(started_with: Config) -> None:
+    from notifygate.config import load
+    from notifygate.runtime import check_reload
+
+    try:
+        check_reload(load(started_with.source), instead_of=started_with)
+    except ConfigError as error:
+        for fault in error.faults:
+            output.complain(f"{error.source}: {fault}")
+        output.complain("the config is refused; the one before stays in force")
+    else:
+        output.complain("the config is in order; workers take up what has changed within a few seconds")
 
 
 def command(*, processes: int | None, threads: int, queues: str | None = None) -> list[str]:

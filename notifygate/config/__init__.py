@@ -59,9 +59,13 @@ TEMPLATE: str = (files(__package__) / "template.toml").read_text(encoding="utf-8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """A config without faults. `notes` holds what is no fault, and still worth an admin's look."""
+    """A config without faults. `notes` holds what is no fault, and still worth an admin's look.
+
+    `files` are those it was read from: `source`, and the files that hold secrets.
+    """
 
     source: Path
+    files: tuple[Path, ...]
     settings: Settings
     policy: Policy
     notes: tuple[ConfigFault, ...] = ()
@@ -86,6 +90,7 @@ def load(path: Path | str | None = None) -> Config:
         raise ConfigError(str(read.path), _composed(found, read))
     return Config(
         source=read.path,
+        files=read.files,
         settings=build.settings(tables),
         policy=build.policy(tables),
         notes=tuple(_composed(crosschecks.notes(read.merged), read)),

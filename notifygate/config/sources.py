@@ -50,13 +50,17 @@ class _Environment(EnvSettingsSource):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """What was read: the file, the environment, and the two as one (the environment wins)."""
+    """What was read: the file, the environment, and the two as one (the environment wins).
+
+    `files` are all that were read or should have been: the config and the files that hold secrets.
+    """
 
     path: Path
     file: Mapping[str, Any]
     environment: Mapping[str, Any]
     merged: dict[str, Any]
     faults: tuple[Fault, ...]
+    files: tuple[Path, ...]
 
     @property
     def folder(self) -> Path:
@@ -73,8 +77,16 @@ def read(path: Path | str | None) -> Sources:
     merged = _merge(_without_replaced(file, environment), environment)
     for name in _TABLES_ALWAYS_THERE:
         merged.setdefault(name, {})
-    faults.extend(_read_secrets(merged, chosen.parent))
-    return Sources(path=chosen, file=file, environment=environment, merged=merged, faults=tuple(faults))
+    files = [chosen]
+    faults.extend(_read_secrets(merged, chosen.parent, files))
+    return Sources(
+        path=chosen,
+        file=file,
+        environment=environment,
+        merged=merged,
+        faults=tuple(faults),
+        files=tuple(files),
+    )
 
 
 def variable(path: KeyPath) -> str:
@@ -157,30 +169,36 @@ def _without_replaced(file: Mapping[str, Any], environment: Mapping[str, Any]) -
     return kept
 
 
-def _read_secrets(merged: dict[str, Any], folder: Path) -> Iterator[Fault]:
-    """Put what the secret files hold in place, and yield a fault for each that cannot be read."""
+def _read_secrets(merged: dict[str, Any], folder: Path, files: list[Path]) -> Iterator[Fault]:
+    """Put what the secret files hold in place; add them to `files`, and yield a fault for each that cannot be read."""
     gateway = merged["gateway"]
     if isinstance(gateway, dict):
-        yield from _read_one(gateway, ("gateway", "secret_file"), "secret", folder)
+        yield from _read_one(gateway, ("gateway", "secret_file"), "secret", folder, files)
     for name, table in _channels(merged):
         known = driver_keys(name, table.get("driver")) or {}
         if "password_file" in known:
-            yield from _read_one(table, ("channels", name, "password_file"), "password", folder)
-        files = table.get("secrets_files")
-        if "secrets_files" in known and isinstance(files, dict):
+            yield from _read_one(table, ("channels", name, "password_file"), "password", folder, files)
+        secrets_files = table.get("secrets_files")
+        if "secrets_files" in known and isinstance(secrets_files, dict):
             secrets = table.setdefault("secrets", {})
-            for key in files if isinstance(secrets, dict) else ():
+            for key in secrets_files if isinstance(secrets, dict) else ():
                 path = ("channels", name, "secrets_files", key)
-                yield from _read_one(secrets, path, key, folder, files[key])
+                yield from _read_one(secrets, path, key, folder, files, secrets_files[key])
 
 
 def _read_one(
-    table: dict[str, Any], path: KeyPath, key: str, folder: Path, location: object = None
+    table: dict[str, Any],
+    path: KeyPath,
+    key: str,
+    folder: Path,
+    files: list[Path],
+    location: object = None,
 ) -> Iterator[Fault]:
     location = table.get(str(path[-1])) if location is None else location
     if not isinstance(location, str) or not location.strip() or "\0" in location or key in table:
         return  # no path (the schema says so), or the environment has set the secret itself
     file = folder / Path(location).expanduser()
+    files.append(file)
     try:
         secret = file.read_text(encoding="utf-8").strip()
     except OSError as error:
