@@ -71,6 +71,7 @@ def _set_up() -> dramatiq.Broker:
         life.embedded.start()
     try:
         life.runtime = Runtime(loaded, broker=broker, embedded=life.embedded)
+        life.runtime.mark.check()
     except BaseException:
         if life.embedded is not None:
             life.embedded.stop()

@@ -39,6 +39,7 @@ from notifygate.gate import Gate
 from notifygate.ledger import messages
 from notifygate.ledger.database import Ledger
 from notifygate.policy import PurposeClass
+from notifygate.restoring import LedgerMark
 from notifygate.scheduler import Scheduler
 
 logger = logging.getLogger(__name__)
@@ -100,12 +101,14 @@ class Runtime:
             self._configured.close()
             self.ledger.close()
             raise
+        self.mark = LedgerMark(self.ledger, settings.gateway.data_dir)
         self.scheduler = Scheduler(
             self.ledger,
             self.queue,
             clock,
             expire_leases=self.expire_leases,
             look_up=self.look_up,
+            mark=self.mark.make,
             requeue_after=lambda: self.config.settings.delivery.requeue_after,
         )
 
@@ -205,7 +208,11 @@ class Runtime:
             return parts.doubts.look_up()
 
     def drain(self, limit: int | None = None) -> int:
-        """Work off all that is due now, in this process; return how many messages were decided."""
+        """Work off all that is due now, in this process; return how many messages were decided.
+
+        Raises `LedgerError` where the ledger was restored from a backup, and not made safe since.
+        """
+        self.mark.check()
         self.expire_leases()
         self.look_up()
         total, passed_over = 0, None

@@ -34,18 +34,20 @@ class Scheduler:
         *,
         expire_leases: Callable[[int], int],
         look_up: Callable[[], int],
+        mark: Callable[[], None],
         requeue_after: Callable[[], timedelta],
     ) -> None:
         self._ledger = ledger
         self._queue = queue
         self._clock = clock
         self._expire_some_leases = expire_leases
+        self._mark = mark
         self._requeue_after = requeue_after
         self._stopped = threading.Event()
         # A look-up may wait long for its provider, and must keep no sweep waiting.
         self._threads = [
             threading.Thread(target=self._repeat, args=[work], name=name, daemon=True)
-            for name, work in (("notifygate-sweeps", self.sweep), ("notifygate-look-ups", look_up))
+            for name, work in (("notifygate-sweeps", self._sweep_and_mark), ("notifygate-look-ups", look_up))
         ]
 
     def start(self) -> None:
@@ -64,6 +66,10 @@ class Scheduler:
         self._expire_leases()
         # A campaign must not keep a login code waiting.
         return self._fill(SERVICE_QUEUE) + self._fill(BULK_QUEUE)
+
+    def _sweep_and_mark(self) -> None:
+        self.sweep()
+        self._mark()
 
     def _expire_leases(self) -> None:
         while not self._stopped.is_set() and self._expire_some_leases(_BATCH) == _BATCH:
@@ -103,7 +109,7 @@ class Scheduler:
             reach(FailPoint.SWEEP_QUEUED)
         return len(taken)
 
-    def _repeat(self, work: Callable[[], int]) -> None:
+    def _repeat(self, work: Callable[[], object]) -> None:
         while not self._stopped.is_set():
             try:
                 work()

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from notifygate.cli import output
-from notifygate.cli.options import ConfigPath, Json
+from notifygate.cli.options import ConfigPath, Json, instant
 
 if TYPE_CHECKING:
     from notifygate.config import GatewaySettings
 
 app = typer.Typer(
-    help="Look at the version of the ledger's tables, or bring them up to date.", no_args_is_help=True
+    help="Look at the version of the ledger's tables, bring them up to date, or make a restored ledger safe.",
+    no_args_is_help=True,
 )
 
 
@@ -68,6 +70,53 @@ def upgrade(config: ConfigPath = None, json: Json = False) -> None:
         output.say(f"{settings.ledger_shown}: version {after} already; nothing to do")
     else:
         output.say(f"{settings.ledger_shown}: now version {after} (it was {before or 'empty'})")
+
+
+@app.command(
+    "restored",
+    epilog="[bold]Examples[/bold]\n"
+    "  notifygate db restored --dry-run\n"
+    "  notifygate db restored --until 2026-05-01T14:05:00+02:00",
+)
+def restored(
+    until: Annotated[
+        datetime | None,
+        typer.Option(
+            "--until",
+            metavar="INSTANT",
+            parser=instant,
+            show_default=False,
+            help="When the lost ledger last took part in anything; by default now.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many messages are meant.")] = False,
+    config: ConfigPath = None,
+    json: Json = False,
+) -> None:
+    """Make a ledger that came from a backup safe to send from; run it before any worker.
+
+    What the backup shows waiting may have been sent since. It is put in doubt: counted as sent, listed by 'notifygate
+    doubt list', and not sent again unless somebody finds out that it was not sent.
+    """
+    from notifygate.config import load
+    from notifygate.restoring import Restoration
+    from notifygate.runtime import Runtime
+
+    runtime = Runtime(load(config))
+    try:
+        restoration = Restoration(runtime.ledger, runtime.config.policy, runtime.clock)
+        at = until or runtime.clock()
+        count = restoration.would_be_in_doubt(at) if dry_run else restoration.put_in_doubt(at)
+    finally:
+        runtime.close()
+    if json:
+        output.json_line({"in_doubt": count, "until": output.instant(at), "dry_run": dry_run})
+        return
+    messages = f"{count} message{'' if count == 1 else 's'} that may have been sent since the backup"
+    if dry_run:
+        output.say(f"{messages} would be put in doubt; nothing was changed")
+    else:
+        output.say(f"{messages}: now in doubt. See 'notifygate doubt list'. Workers may start.")
 
 
 def ledger_is_missing(settings: GatewaySettings) -> bool:

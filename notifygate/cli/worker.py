@@ -116,5 +116,9 @@ def usable_for_workers(path: ConfigPath) -> Config:
     loaded = load(path)
     if loaded.settings.gateway.broker == "none":
         raise BrokerError('gateway.broker: is "none", so there is no queue to work off; set it, or use drain')
-    Runtime(loaded).close()
+    runtime = Runtime(loaded)
+    try:
+        runtime.mark.check()
+    finally:
+        runtime.close()
     return loaded

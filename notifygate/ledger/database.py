@@ -30,6 +30,7 @@ _TRIES = 20
 _BUSY_TIMEOUT_MS = 60_000
 _READ_ONLY = "notifygate_read_only"
 _MIGRATION_LOCK = 7_239_501_120  # any fixed number: the PostgreSQL advisory lock that migrations hold
+_ID_NAME = "ledger_id"
 _KEY_NAME = "fingerprint_key"
 _SECRET_CHECK_NAME = "fingerprint_secret_check"  # noqa: S105  # the name of a row, not a secret
 
@@ -49,6 +50,8 @@ class Ledger:
         self.engine = _make_engine(url)
         self._secret = secret
         self._fingerprints: Fingerprints | None = None
+        self.id = ""
+        """What tells this ledger, and copies of it, from all others; known once it is prepared."""
         _forget_connections_in_children(self.engine)
 
     @property
@@ -120,6 +123,7 @@ class Ledger:
                 "run 'notifygate db upgrade'"
             )
         self._fingerprints = self.transact(self._load_fingerprints)
+        self.id = self.transact(_load_id)
 
     def upgrade(self) -> str:
         """Run the migrations that are missing, under a lock; return the version reached."""
@@ -311,6 +315,14 @@ def _unknown_version(found: str | None) -> str:
         f"the ledger has schema version {found}, which this notifygate does not know (it works with {HEAD}): "
         "install the version that wrote it"
     )
+
+
+def _load_id(conn: sa.Connection) -> str:
+    found = _key(conn, _ID_NAME)
+    if found is None:
+        _put_key(conn, _ID_NAME, secrets.token_hex(16))
+        found = _key(conn, _ID_NAME)
+    return found or ""
 
 
 def _key(conn: sa.Connection, name: str) -> str | None:

@@ -23,6 +23,7 @@ class Kind(StrEnum):
     DECISION = "decision"
     ATTEMPT = "attempt"
     RESOLUTION = "resolution"
+    RESTORED = "restored"
     CANCELLED = "cancelled"
     CONSENT = "consent"
     SUPPRESSION = "suppression"
@@ -66,6 +67,24 @@ def append(conn: sa.Connection, rows: Sequence[Row]) -> None:
     """Add rows at the end."""
     if rows:
         conn.execute(sa.insert(ledger), [_to_columns(row) for row in rows])
+
+
+def newest(conn: sa.Connection) -> Row | None:
+    """The last row; None for an empty ledger."""
+    row = conn.execute(sa.select(ledger).order_by(ledger.c.position.desc()).limit(1)).one_or_none()
+    return _from_columns(row) if row else None
+
+
+def at_position(conn: sa.Connection, position: int) -> Row | None:
+    """The row at a position, if there is one."""
+    row = conn.execute(sa.select(ledger).where(ledger.c.position == position)).one_or_none()
+    return _from_columns(row) if row else None
+
+
+def was_restored_since(conn: sa.Connection, since: datetime) -> bool:
+    """Whether it is recorded that the ledger was restored from a backup, at `since` or later."""
+    query = sa.select(ledger.c.position).where(ledger.c.at >= since, ledger.c.kind == Kind.RESTORED.value)
+    return conn.execute(query.limit(1)).one_or_none() is not None
 
 
 def know_policy(conn: sa.Connection, policy: Policy, now: datetime) -> None:

@@ -290,21 +290,21 @@ def cancel(conn: sa.Connection, message_id: str, reason: str) -> bool:
 def reserve(conn: sa.Connection, reserved: Sequence[Reservation]) -> None:
     """Write reservations. The database refuses a second one that blocks the same message."""
     rows = [
-        {
-            "attempt_id": one.attempt_id,
-            "message_id": one.message.message_id,
-            "contact_point_id": one.message.contact_point_id,
-            "merchant": one.message.merchant,
-            "purpose": one.message.purpose,
-            "purpose_class": one.message.purpose_class.value,
-            "channel": one.message.channel.value,
-            "dedupe_key": one.message.dedupe_key,
-            "reserved_at": one.reserved_at,
-            "lease_until": one.lease_until,
-            "state": "held",
-            "blocks": True,
-        }
+        _reservation(one.attempt_id, one.message, reserved_at=one.reserved_at, lease_until=one.lease_until)
         for one in reserved
+    ]
+    if rows:
+        conn.execute(sa.insert(reservations), rows)
+
+
+def add_doubts(
+    conn: sa.Connection, doubted: Sequence[tuple[str, StoredMessage]], now: datetime, *, detail: str
+) -> None:
+    """Write attempts that may have been made: attempt id and message. They count and block as sent ones do."""
+    rows = [
+        _reservation(attempt_id, message, reserved_at=now, lease_until=now)
+        | {"state": Result.IN_DOUBT.value, "detail": detail, "ended_at": now}
+        for attempt_id, message in doubted
     ]
     if rows:
         conn.execute(sa.insert(reservations), rows)
@@ -351,6 +351,21 @@ def expired_leases(conn: sa.Connection, now: datetime, limit: int) -> list[tuple
         (by_message[stored.message_id], stored)
         for stored in map(_stored, conn.execute(query.order_by(messages.c.message_id)))
     ]
+
+
+def may_have_gone_out(conn: sa.Connection, until: datetime, *, after: str, limit: int) -> list[StoredMessage]:
+    """Messages that waited and were due at `until`, held, in the order of their ids and after one of them."""
+    columns = messages.c
+    held = (
+        sa.select(columns.message_id)
+        .where(_IS_WAITING, columns.due_at <= until, columns.message_id > after)
+        .order_by(columns.message_id)
+        .limit(limit)
+        .with_for_update()
+    )
+    ids = [str(row[0]) for row in conn.execute(held)]
+    query = _SELECT.where(columns.message_id.in_(ids)).order_by(columns.message_id)
+    return [_stored(row) for row in conn.execute(query)]
 
 
 def doubts(
@@ -452,6 +467,25 @@ def attempts_of(conn: sa.Connection, message_id: str) -> list[Attempt]:
         .order_by(columns.reserved_at, columns.attempt_id)
     )
     return [Attempt(**row._mapping) for row in conn.execute(query)]
+
+
+def _reservation(
+    attempt_id: str, message: StoredMessage, *, reserved_at: datetime, lease_until: datetime
+) -> dict[str, Any]:
+    return {
+        "attempt_id": attempt_id,
+        "message_id": message.message_id,
+        "contact_point_id": message.contact_point_id,
+        "merchant": message.merchant,
+        "purpose": message.purpose,
+        "purpose_class": message.purpose_class.value,
+        "channel": message.channel.value,
+        "dedupe_key": message.dedupe_key,
+        "reserved_at": reserved_at,
+        "lease_until": lease_until,
+        "state": "held",
+        "blocks": True,
+    }
 
 
 def _select_doubts() -> sa.Select[Any]:

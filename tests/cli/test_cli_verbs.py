@@ -374,6 +374,43 @@ def test_doubt_resolve_wants_a_verdict_and_evidence(
     assert named in ran.err
 
 
+def test_db_restored_puts_in_doubt_what_may_have_gone_out(run: Run, submitted: Callable[..., str]) -> None:
+    message_id = submitted()
+    assert (
+        "1 message that may have been sent since the backup would be"
+        in run("db", "restored", "--dry-run").out
+    )
+    ran = run("db", "restored", "--json")
+    assert (ran.code, ran.json["in_doubt"]) == (0, 1)
+    assert run("explain", message_id, "--json").json["status"] == "in_doubt"
+    assert run("db", "restored", "--until", "2026-01-01").code == 2
+
+
+@pytest.mark.parametrize("verb", [["worker"], ["up"], ["drain"]], ids=["worker", "up", "drain"])
+def test_nothing_is_sent_from_a_ledger_that_was_restored_and_not_made_safe(
+    shop: Path, run: Run, submitted: Callable[..., str], verb: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from notifygate.config import load
+    from notifygate.runtime import Runtime
+
+    submitted()
+    backup = (shop / "ledger.db").read_bytes()
+    run("drain")
+    runtime = Runtime(load(shop / "notifygate.toml"))
+    runtime.mark.make()
+    runtime.close()
+    for file in shop.glob("ledger.db*"):
+        file.unlink()
+    (shop / "ledger.db").write_bytes(backup)
+
+    monkeypatch.setenv("NOTIFYGATE_GATEWAY__BROKER", "embedded")
+    ran = run(*verb)
+    assert ran.code == 2
+    assert "notifygate db restored" in ran.err
+    run("db", "restored")
+    assert run("drain").code == 0
+
+
 def test_db_current_and_upgrade(shop: Path, run: Run) -> None:
     assert run("db", "current", "--json").json["version"] is None
     assert not (shop / "ledger.db").exists(), "a question changes nothing"

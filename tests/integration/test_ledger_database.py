@@ -251,7 +251,7 @@ with Gateway.open() as gate:
 
         assert len(set(printed)) == 1
         counts = row_counts(ledger_url)
-        assert (counts["messages"], counts["keys"], counts["alembic_version"]) == (1, 2, 1)
+        assert (counts["messages"], counts["keys"], counts["alembic_version"]) == (1, 3, 1)
 
     def test_with_another_secret_than_it_was_begun_with_is_refused(
         self, config_file: ConfigFile, tmp_path: Path, ledger_url: str
