@@ -5,18 +5,22 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import dramatiq
 from dramatiq.middleware import Middleware
 
+from notifygate import __version__, config, logs, metrics, metrics_folder, monitor
 from notifygate import broker as brokers
-from notifygate import config
 from notifygate.embedded import EmbeddedRedis
 from notifygate.errors import BrokerError, NotifygateError
 from notifygate.reloading import Reloader
 from notifygate.runtime import Runtime
+
+logger = logging.getLogger(__name__)
 
 _PRIORITY = {brokers.SERVICE_QUEUE: 0, brokers.BULK_QUEUE: 10}
 
@@ -29,12 +33,30 @@ class WorkerLife(Middleware):
     embedded: EmbeddedRedis | None = None
 
     def work(self, message_ids: list[str]) -> None:
-        """Decide and hand over the messages of one job."""
-        self.runtime.work(message_ids)
+        """Decide and hand over the messages of one job. Raises a `NotifygateError` where that broke off."""
+        try:
+            self.runtime.work(message_ids)
+        except NotifygateError:
+            metrics.broke_off("job")
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever it is, its words must not get out
+            metrics.broke_off("job")
+            # Dramatiq logs what is raised here. Not chained: the error's own words may quote a message.
+            raise NotifygateError(f"a job broke off: {type(error).__name__} at {logs.where(error)}") from None
+
+    @property
+    def forks(self) -> list[Callable[[], int]]:
+        """What Dramatiq runs in a process beside the workers."""
+        return [monitor.serve] if self.runtime.config.settings.monitoring.listen else []
 
     def after_worker_boot(self, broker: dramatiq.Broker, worker: Any) -> None:
         self.runtime.scheduler.start()
         self.reloader.start()
+        loaded = self.runtime.config
+        gateway = loaded.settings.gateway
+        told = {"version": __version__, "policy": loaded.policy.hash}
+        told |= {"ledger": gateway.ledger_shown, "queue": gateway.broker_shown}
+        logger.info("worker_started", extra=told)
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
         self.reloader.stop()
@@ -61,7 +83,10 @@ def setup() -> dramatiq.Broker:
 
 def _set_up() -> dramatiq.Broker:
     loaded = config.load()
-    gateway = loaded.settings.gateway
+    gateway, monitoring = loaded.settings.gateway, loaded.settings.monitoring
+    logs.set_up(monitoring.log_format)
+    if monitoring.listen is not None:
+        metrics.start(metrics_folder.join(gateway.data_dir))
     life = WorkerLife()
     broker = brokers.open_broker(gateway, middleware=[life])
     if broker is None:

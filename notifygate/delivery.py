@@ -9,13 +9,13 @@ import html
 import logging
 import random
 import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
+from notifygate import logs, metrics
 from notifygate.address import Channel
 from notifygate.channels import ChannelDriver, HandOff, HandOffOutcome, Inquiry, LooksUp
 from notifygate.config import Config
@@ -101,7 +101,7 @@ class Delivery:
         try:
             outcome = driver.look_up(inquiry)
         except Exception as error:  # noqa: BLE001  # a driver's bug, whatever it is: the doubt stays
-            raised = {"error": type(error).__name__, "where": _where(error)}
+            raised = {"error": type(error).__name__, "where": logs.where(error)}
             logger.error("channel_driver_raised", extra=raised)  # noqa: TRY400  # its words may quote the message
             return None
         if outcome is None or outcome.result not in (Result.ACCEPTED, Result.FAILED):
@@ -111,16 +111,21 @@ class Delivery:
     def expire_leases(self, limit: int = 500) -> int:
         """Put in doubt what was reserved and never recorded; return how many."""
 
-        def expire(conn: sa.Connection) -> int:
+        def expire(conn: sa.Connection) -> list[tuple[str, StoredMessage]]:
             now = self._clock()
             expired = messages.expired_leases(conn, now, limit)
             for attempt_id, message in expired:
                 self._record_one(conn, attempt_id, message, _LEASE_RAN_OUT, now)
             if expired:
                 reach(FailPoint.LEASES_EXPIRED)
-            return len(expired)
+            return expired
 
-        return self._ledger.transact(expire)
+        expired = self._ledger.transact(expire)
+        for attempt_id, message in expired:
+            told = {"message_id": message.message_id, "attempt_id": attempt_id}
+            logger.warning("lease_ran_out", extra=told)
+            _tell(attempt_id, message, _LEASE_RAN_OUT)
+        return len(expired)
 
     def _cannot_hand_over(self, message: StoredMessage) -> HandOffOutcome | None:
         """Why a message cannot even be tried: the config has changed since it was submitted."""
@@ -134,6 +139,7 @@ class Delivery:
         self, driver: ChannelDriver, batch: Sequence[Reservation], orders: Mapping[str, tuple[str, str]]
     ) -> Iterator[tuple[Reservation, HandOffOutcome]]:
         pulled: list[Reservation] = []
+        pulled_at: list[float] = []
 
         def hand_offs() -> Iterator[HandOff]:
             for reservation in batch:
@@ -141,6 +147,7 @@ class Delivery:
                 if self._clock() >= reservation.lease_until:
                     return
                 pulled.append(reservation)
+                pulled_at.append(time.monotonic())
                 reach(FailPoint.HAND_OFF_STARTED)
                 yield self._compose(reservation, orders)
 
@@ -148,14 +155,16 @@ class Delivery:
         try:
             for outcome in driver.send(hand_offs()):
                 reach(FailPoint.HAND_OFF_ANSWERED)
+                metrics.handed_off(batch[done].message.channel, time.monotonic() - pulled_at[done])
                 self._take_note(batch[done].message.channel, outcome)
                 yield pulled[done], outcome
                 done += 1
         except Exception as error:  # noqa: BLE001  # a driver's bug, whatever it is
             # A driver that raises has a bug. What it may have sent is in doubt; the rest was not sent. Its own words
             # are not logged: they may quote the message.
-            raised = {"error": type(error).__name__, "where": _where(error)}
+            raised = {"error": type(error).__name__, "where": logs.where(error)}
             logger.error("channel_driver_raised", extra=raised)  # noqa: TRY400
+            metrics.broke_off("channel")
         for reservation in batch[done:]:
             yield reservation, (_IN_DOUBT_AFTER_FAULT if reservation in pulled else _NOT_HANDED_OVER)
 
@@ -246,6 +255,8 @@ class Delivery:
 
         self._ledger.transact(record)
         reach(FailPoint.RECORD_COMMITTED)
+        for reservation, outcome in ended:
+            _tell(reservation.attempt_id, reservation.message, outcome)
 
     def _record_one(
         self,
@@ -305,10 +316,14 @@ class Delivery:
         return max(wait, at_least or timedelta(0))
 
 
-def _where(error: BaseException) -> str:
-    """The line that raised: file and number, nothing of what was in it."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{last.filename}:{last.lineno}"
+def _tell(attempt_id: str, message: StoredMessage, outcome: HandOffOutcome) -> None:
+    """Count and log the end of an attempt, once it is recorded."""
+    metrics.attempt_ended(outcome.result, message.channel)
+    level = logging.DEBUG if outcome.result is Result.ACCEPTED else logging.INFO
+    told = {"message_id": message.message_id, "attempt_id": attempt_id, "channel": message.channel.value}
+    logger.log(
+        level, "attempt_ended", extra=told | {"result": outcome.result.value, "detail": outcome.detail}
+    )
 
 
 def _holds_all(text: str, names: Iterable[str]) -> bool:

@@ -5,6 +5,8 @@ DESIGN.md section 7.2. Everything for one batch happens in one transaction, befo
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -12,6 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from notifygate import metrics
 from notifygate.address import Channel
 from notifygate.decision import Decision, Outcome
 from notifygate.failpoints import FailPoint, reach
@@ -26,15 +29,21 @@ from notifygate.policy import Policy, PurposeClass
 from notifygate.rules import Rule, evaluate
 from notifygate.snapshot import Ask, Handover, PurchaseFacts, Request
 
+logger = logging.getLogger(__name__)
+
 _UNSAVED = "unsaved"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """What became of a batch: how many messages were decided, and the reservations granted."""
+    """What became of a batch: the messages that were decided, and the reservations granted."""
 
-    count: int
-    reservations: tuple[Reservation, ...]
+    decisions: tuple[tuple[StoredMessage, Decision], ...] = ()
+    reservations: tuple[Reservation, ...] = ()
+
+    @property
+    def count(self) -> int:
+        return len(self.decisions)
 
 
 class Gate:
@@ -55,7 +64,9 @@ class Gate:
 
         Raises `LedgerError` where the ledger cannot be used; then nothing was decided.
         """
+        started_at = time.monotonic()
         decided = self._ledger.transact(lambda conn: self._decide(conn, message_ids, without))
+        _tell(decided, time.monotonic() - started_at)
         self._policy_is_known = self._policy_is_known or decided.count > 0
         if decided.reservations:
             reach(FailPoint.DECIDE_COMMITTED)
@@ -81,7 +92,7 @@ class Gate:
     ) -> Decided:
         claimed = messages.claim(conn, message_ids, self._clock(), without=without)
         if not claimed:
-            return Decided(count=0, reservations=())
+            return Decided()
         reach(FailPoint.DECIDE_CLAIMED)
         batch = self._lock_and_load(conn, claimed)
         if not self._policy_is_known:
@@ -90,7 +101,7 @@ class Gate:
             batch.decide(message)
         batch.write(conn)
         reach(FailPoint.DECIDE_WRITTEN)
-        return Decided(count=len(claimed), reservations=tuple(batch.reservations))
+        return Decided(decisions=tuple(batch.decisions), reservations=tuple(batch.reservations))
 
     def _lock_and_load(self, conn: sa.Connection, claimed: Sequence[StoredMessage]) -> _Batch:
         points = {message.contact_point_id for message in claimed}
@@ -135,6 +146,7 @@ class _Batch:
     asks: list[dict[str, Any]] = field(default_factory=list)
     statuses: list[dict[str, Any]] = field(default_factory=list)
     entries: list[journal.Row] = field(default_factory=list)
+    decisions: list[tuple[StoredMessage, Decision]] = field(default_factory=list)
 
     def decide(self, message: StoredMessage) -> None:
         view = self.views[self.person_of[message.contact_point_id]]
@@ -143,6 +155,7 @@ class _Batch:
         decision = evaluate(
             _request(message, self.policy), view.snapshot(purchase), self.policy, self.now, rules=self.rules
         )
+        self.decisions.append((message, decision))
         attempt_id = None
         if decision.outcome is Outcome.ALLOW:
             attempt_id = self._grant(message, view, purchase)
@@ -206,6 +219,15 @@ class _Batch:
                 "contact_point_id": message.contact_point_id,
             }
         )
+
+
+def _tell(decided: Decided, took_s: float) -> None:
+    """Count and log what was committed."""
+    metrics.decided(((m.purpose_class, one.at - m.due_at, one) for m, one in decided.decisions), took_s)
+    if logger.isEnabledFor(logging.DEBUG):
+        for message, decision in decided.decisions:
+            told = {"message_id": message.message_id, "outcome": decision.outcome.value}
+            logger.debug("decided", extra=told | {"reasons": [str(reason) for reason in decision.reasons]})
 
 
 def _status_after(message: StoredMessage, decision: Decision) -> dict[str, Any]:

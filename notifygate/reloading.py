@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from notifygate import config
+from notifygate import config, metrics
 from notifygate.errors import ConfigError, NotifygateError
 from notifygate.runtime import Runtime
 
@@ -62,13 +62,16 @@ class Reloader:
                 return
             self._runtime.reload(new)
         except ConfigError as error:
+            metrics.config_reloaded("refused")
             for fault in error.faults:
                 logger.error("config_refused", extra={"error": str(fault)})  # noqa: TRY400  # a user's mistake
         except NotifygateError as error:
+            metrics.config_reloaded("refused")
             logger.error("config_refused", extra={"error": str(error)})  # noqa: TRY400  # a user's mistake
         else:
             if new.files != self._files:
                 self._files, self._taken_up = new.files, None
+            metrics.config_reloaded("reloaded")
             logger.info("config_reloaded", extra={"policy": new.policy.hash})
 
     def _run(self) -> None:
@@ -76,6 +79,7 @@ class Reloader:
             try:
                 self.look()
             except Exception as error:  # noqa: BLE001  # the thread must go on, whatever it was
+                metrics.config_reloaded("refused")
                 # Not the error's own words: they may quote the file.
                 logger.error("config_refused", extra={"error": type(error).__name__})  # noqa: TRY400
 

@@ -48,8 +48,11 @@ Clock = Callable[[], datetime]
 _DRAIN_BATCH = 100
 # Few enough that what is decided is handed over at once: a refusal that comes between the two comes too late.
 _DECIDED_AT_ONCE = 25
-# The keys of [gateway] that a process goes by for as long as it lives.
-_FOR_LIFE = ("ledger", "broker", "data_dir", "secret")
+# The keys that a process goes by for as long as it lives.
+_FOR_LIFE = {
+    "gateway": ("ledger", "broker", "data_dir", "secret"),
+    "monitoring": ("listen", "log_format"),
+}
 
 
 def system_clock() -> datetime:
@@ -232,11 +235,11 @@ class Runtime:
 
 def check_reload(config: Config, *, instead_of: Config) -> None:
     """Raise `ConfigError` where a config changes what only a restart can change."""
-    old, new = instead_of.settings.gateway, config.settings.gateway
     faults = [
-        ConfigFault(key=f"gateway.{key}", problem="takes effect only when the workers are started anew")
-        for key in _FOR_LIFE
-        if getattr(new, key) != getattr(old, key)
+        ConfigFault(key=f"{table}.{key}", problem="takes effect only when the workers are started anew")
+        for table, keys in _FOR_LIFE.items()
+        for key in keys
+        if getattr(getattr(config.settings, table), key) != getattr(getattr(instead_of.settings, table), key)
     ]
     if faults:
         raise ConfigError(str(config.source), faults)

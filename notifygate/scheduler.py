@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from notifygate import metrics
 from notifygate.broker import BULK_QUEUE, SERVICE_QUEUE, WorkQueue
 from notifygate.errors import BrokerError, NotifygateError
 from notifygate.failpoints import FailPoint, reach
@@ -65,7 +66,9 @@ class Scheduler:
         """Sweep once; return how many messages were put on the queue."""
         self._expire_leases()
         # A campaign must not keep a login code waiting.
-        return self._fill(SERVICE_QUEUE) + self._fill(BULK_QUEUE)
+        queued = self._fill(SERVICE_QUEUE) + self._fill(BULK_QUEUE)
+        metrics.swept(queued)
+        return queued
 
     def _sweep_and_mark(self) -> None:
         self.sweep()
@@ -114,8 +117,10 @@ class Scheduler:
             try:
                 work()
             except NotifygateError as error:
+                metrics.broke_off("sweep")
                 logger.warning("sweep_failed", extra={"error": str(error)})
             except Exception as error:  # noqa: BLE001  # the thread must go on, whatever it was
+                metrics.broke_off("sweep")
                 # Not the error's own words: they may quote a message.
                 logger.error("sweep_failed", extra={"error": type(error).__name__})  # noqa: TRY400
             # Not all processes at the same moment.

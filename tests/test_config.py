@@ -323,6 +323,17 @@ def test_brokers_that_are_known(load_text: Load, url: str) -> None:
     assert load_text(edited(("gateway.broker", url))).settings.gateway.broker == url
 
 
+@pytest.mark.parametrize("listen", ["127.0.0.1:9464", "[::1]:9464", "localhost:1", "10.0.0.7:65535"])
+def test_an_endpoint_for_monitoring_is_an_address_and_a_port(load_text: Load, listen: str) -> None:
+    found = load_text(edited(("monitoring.listen", listen))).settings.monitoring.listen
+    assert str(found) == listen
+
+
+def test_nothing_is_monitored_and_logs_are_text_unless_the_config_says_so(load_text: Load) -> None:
+    monitoring = load_text(SAMPLE).settings.monitoring
+    assert (monitoring.listen, monitoring.log_format) == (None, "text")
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
@@ -607,6 +618,21 @@ FAULTS: list[tuple[list[tuple[str, Any]], str, str]] = [
     ([("gateway.default_timezone", "../etc")], "gateway.default_timezone", "IANA"),
     ([("gateway.default_timezone", 1)], "gateway.default_timezone", "Europe/Copenhagen"),
     ([("gateway.data_dir", "")], "gateway.data_dir", "path"),
+    *(
+        ([("monitoring.listen", value)], "monitoring.listen", '"127.0.0.1:9464" or "[::1]:9464"')
+        for value in (
+            "9464",
+            ":9464",
+            "::1:9464",
+            "127.0.0.1",
+            "localhost:0",
+            "localhost:65536",
+            "http://h:1",
+            9464,
+        )
+    ),
+    ([("monitoring.log_format", "xml")], "monitoring.log_format", '"text" or "json", not "xml"'),
+    ([("monitoring.port", 9464)], "monitoring.port", "unknown"),
     # delivery
     ([("delivery.max_attempts", 0)], "delivery.max_attempts", "at least 1"),
     ([("delivery.max_attempts", True)], "delivery.max_attempts", "whole number"),

@@ -110,12 +110,15 @@ def usable_for_workers(path: ConfigPath) -> Config:
 
     Tried here, so that there is one line about it, and not one from each process.
     """
+    from notifygate import metrics
     from notifygate.config import load
     from notifygate.runtime import Runtime
 
     loaded = load(path)
     if loaded.settings.gateway.broker == "none":
         raise BrokerError('gateway.broker: is "none", so there is no queue to work off; set it, or use drain')
+    if loaded.settings.monitoring.listen is not None:
+        metrics.require()
     runtime = Runtime(loaded)
     try:
         runtime.mark.check()

@@ -14,6 +14,7 @@ from notifygate.config.schema import (
     GatewaySettings,
     LimitTable,
     MerchantTable,
+    MonitoringSettings,
     PurposeTable,
     QuietHoursTable,
     ReviewRequestsTable,
@@ -42,6 +43,7 @@ class Settings:
 
     gateway: GatewaySettings
     delivery: DeliverySettings
+    monitoring: MonitoringSettings
     email: EmailSettings | None
     sms: SmsSettings | None
     senders: Mapping[str, Sender]
@@ -67,6 +69,7 @@ def settings(tables: Tables) -> Settings:
     return Settings(
         gateway=tables.gateway,
         delivery=tables.delivery,
+        monitoring=tables.monitoring,
         email=tables.channels.email,
         sms=tables.channels.sms,
         senders={name: Sender(email=m.email_from, sms=m.sms_sender) for name, m in tables.merchants.items()},

@@ -126,6 +126,16 @@ class DeliverySettings(Table):
     requeue_after: Span = timedelta(seconds=60)
 
 
+class MonitoringSettings(Table):
+    """`[monitoring]`: what an operator sees of the workers.
+
+    Without `listen` there is no endpoint for health and metrics, and nothing is measured.
+    """
+
+    listen: Annotated[values.Listen, PlainValidator(values.listen)] | None = None
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(values.one_of(("text", "json")))] = "text"
+
+
 class SmtpSettings(Table):
     """An SMTP server.
 
@@ -325,6 +335,7 @@ class Tables(Table):
     gateway: GatewaySettings
     channels: ChannelsTable
     delivery: DeliverySettings
+    monitoring: MonitoringSettings
     review_requests: ReviewRequestsTable
     content: ContentTable
     groups: dict[str, GroupTable] = Field(default_factory=dict)

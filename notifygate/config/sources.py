@@ -26,7 +26,7 @@ PREFIX = "NOTIFYGATE_"
 DELIMITER = "__"
 CONFIG_VARIABLE = "NOTIFYGATE_CONFIG"
 DEFAULT_NAME = "notifygate.toml"
-_TABLES_ALWAYS_THERE = ("gateway", "channels", "delivery", "review_requests", "content")
+_TABLES_ALWAYS_THERE = ("gateway", "channels", "delivery", "monitoring", "review_requests", "content")
 
 
 class _Document(BaseSettings, Tables):

@@ -12,6 +12,7 @@ import json
 import re
 import string
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import time, timedelta
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks
 _LONGEST = timedelta(days=36_500)
 _WINDOW = re.compile(r"([0-9]{1,2}):([0-9]{2})\s*-\s*([0-9]{1,2}):([0-9]{2})")
 _HOST = re.compile(r"[^\s/@?#]+")
+_LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})")
 _DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]*[a-z][a-z0-9-]*")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8})*", re.IGNORECASE)
@@ -264,6 +266,28 @@ def host(value: Any) -> str:
     if not isinstance(value, str) or not _HOST.fullmatch(value):
         raise ValueError('must be the name of a server only, such as "smtp.example.com"')
     return value
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where a server listens: a name or address of this machine, and a port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+def listen(value: Any) -> Listen:
+    """Read `127.0.0.1:9464` or `[::1]:9464`. A port that the system chooses (0) could not be found by anyone."""
+    match = _LISTEN.fullmatch(value) if isinstance(value, str) else None
+    if match is None or not 1 <= int(match[3]) <= 65_535:
+        raise ValueError(
+            'must be an address of this machine and a port from 1 to 65535, such as "127.0.0.1:9464" or "[::1]:9464"'
+        )
+    return Listen(match[1] or match[2], int(match[3]))
 
 
 def web_url(value: Any) -> str:

@@ -18,6 +18,7 @@ from support.sinks import MailSink, SmsSink
 from support.tables import contents, plain_engine
 
 from notifygate import Email, Gateway, Message, NotifygateError, Purchase, Sms
+from notifygate.actors import WorkerLife
 from notifygate.channels import HandOff, HandOffOutcome
 
 EMAIL = "email:Kirsten.Olsen+gave@example.dk"
@@ -253,6 +254,20 @@ class TestErrors:
             causes += str(link)
             link = link.__cause__
         assert secrets_in(causes) == []
+
+    def test_of_a_job_with_a_bug_hold_none_wherever_its_traceback_is_shown(self, gate: Gateway) -> None:
+        """Dramatiq logs it, and what else is told of errors in workers shows all that it holds."""
+        life = WorkerLife()
+        life.runtime = gate._runtime
+
+        def bug(*arguments: Any, **more: Any) -> None:
+            raise ValueError(f"cannot write to {EMAIL}")
+
+        life.runtime.work = bug  # type: ignore[method-assign,assignment]  # the bug
+        with pytest.raises(NotifygateError, match=r"ValueError at .*test_privacy\.py") as raised:
+            life.work(["msg_1"])
+
+        assert secrets_in("".join(traceback.format_exception(raised.value))) == []
 
     def test_of_the_database_hold_none_in_the_log_of_its_library(
         self, open_gate: OpenGate, caplog: pytest.LogCaptureFixture

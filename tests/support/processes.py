@@ -100,6 +100,11 @@ class DramatiqWorkers:
         self._count = processes
 
     @property
+    def pid(self) -> int:
+        """The process that started the workers, and is their parent."""
+        return self._process.pid
+
+    @property
     def output(self) -> str:
         return self._log.read_text("utf-8", "replace")
 
