@@ -64,12 +64,15 @@ class TestAChangedFile:
         assert workers.stop() == 0
 
     @pytest.mark.parametrize(
-        "break_it",
+        ("break_it", "said"),
         [
-            lambda text: text + "\n[purposes.news]\nclass = 'spam'\n",
-            lambda text: text[: len(text) // 2],
-            lambda text: "",
-            lambda text: text.replace('"broker"', '"data_dir" = "elsewhere", "broker"'),
+            (
+                lambda text: text.replace('"newsletter" = {', '"newsletter" = { "clas" = "spam",'),
+                "newsletter.clas",
+            ),
+            (lambda text: text[: len(text) // 2], "not TOML"),
+            (lambda text: "", "permission = "),
+            (lambda text: text.replace('"broker"', '"data_dir" = "elsewhere", "broker"'), "started anew"),
         ],
         ids=["a fault", "half a file", "nothing", "what only a restart changes"],
     )
@@ -78,6 +81,7 @@ class TestAChangedFile:
         config: Callable[..., Path],
         start_workers: StartWorkers,
         break_it: Callable[[str], str],
+        said: str,
     ) -> None:
         path = config()
         workers = start_workers(path, processes=1)
@@ -87,6 +91,8 @@ class TestAChangedFile:
             good = path.read_text()
             path.write_text(break_it(good))
             wait_until(lambda: "config_refused" in workers.output, what="it is refused")
+            assert said in workers.output
+
             after = grant_and_submit(gate, "bo@example.dk")
             assert status_in_the_end(gate, after) is Status.SENT
             assert gate.explain(before).decisions[0].policy == gate.explain(after).decisions[0].policy

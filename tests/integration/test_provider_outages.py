@@ -8,7 +8,7 @@ from datetime import timedelta
 from support.channel import ACCEPTED, FAILED, ScriptedChannel, install
 from support.clock import SimulatedClock
 from support.fixtures import OpenGate
-from support.messages import order_update
+from support.messages import ANNA_EMAIL, newsletter, order_update
 from support.tables import row_counts
 
 from notifygate import Gateway, Sms, Status
@@ -150,3 +150,17 @@ def test_by_default_a_message_is_tried_for_about_a_day(gate: Gateway, clock: Sim
 
     assert gate.status(message_id) is Status.FAILED
     assert timedelta(hours=18) < clock.now - submitted_at < timedelta(hours=30)
+
+
+def test_a_refusal_between_two_attempts_ends_them(gate: Gateway, clock: SimulatedClock) -> None:
+    gate.consent.grant(ANNA_EMAIL, party="cykelpartner", purpose="newsletter")
+    sent = install(gate, ScriptedChannel(FAILED))
+    message_id = gate.submit(newsletter()).message_id
+    gate.drain()
+    gate.consent.withdraw(ANNA_EMAIL)
+    clock.advance(minutes=1)
+    gate.drain()
+
+    story = gate.explain(message_id)
+    assert (story.status, story.reason) == (Status.DENIED, "consent_withdrawn")
+    assert len(sent.taken) == 1
