@@ -4,8 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 WORKERS ?= 2
+MINUTES ?= 5
 
-.PHONY: help demo test lint check bench clean
+.PHONY: help demo test lint check bench soak clean
 
 help:
 	@echo "make demo    play the two stories on real servers (under a minute once installed)"
@@ -13,6 +14,7 @@ help:
 	@echo "make lint    formatting, types, layers"
 	@echo "make check   lint and test: what a change must pass"
 	@echo "make bench   measure, as ratios within one run"
+	@echo "make soak    kill everything at any moment for MINUTES (5), then reconcile what arrived"
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/notifygate demo
@@ -30,6 +32,9 @@ check: lint test
 
 bench: $(VENV)/dev.stamp
 	$(BIN)/python -m benchmarks $(ARGS)
+
+soak: $(VENV)/dev.stamp
+	PYTHONPATH=.:tests $(BIN)/python -m soak --minutes $(MINUTES) $(ARGS)
 
 clean:
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
