@@ -294,6 +294,7 @@ def _open(settings: EmailSettings | SmsSettings) -> ChannelDriver:
                 secrets={name: secret.get_secret_value() for name, secret in settings.secrets.items()},
                 accepted_statuses=settings.accepted_statuses,
                 provider_id_path=settings.provider_id_path,
+                lookup_url=settings.lookup_url,
                 timeout_s=settings.timeout.total_seconds(),
                 ca_file=_path(settings.ca_file),
             )

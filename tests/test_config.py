@@ -667,6 +667,10 @@ FAULTS: list[tuple[list[tuple[str, Any]], str, str]] = [
     ([("channels.sms.method", "GET"), ("channels.sms.body", "x")], "channels.sms.body", "no content"),
     ([("channels.sms.accepted_statuses", [404])], "channels.sms.accepted_statuses[0]", "from 200 to 299"),
     ([("channels.sms.accepted_statuses", [])], "channels.sms.accepted_statuses", "empty"),
+    ([("channels.sms.lookup_url", "ftp://h/{message_id}")], "channels.sms.lookup_url", "http or https"),
+    ([("channels.sms.lookup_url", "http://u:p@h/{message_id}")], "channels.sms.lookup_url", "password_file"),
+    ([("channels.sms.lookup_url", "http://h/status")], "channels.sms.lookup_url", "names no message"),
+    ([("channels.sms.lookup_url", "http://h/{provider_id}")], "channels.sms.lookup_url", "provider_id_path"),
     (
         [("channels.sms", {"driver": "kannel", "url": "http://h", "username": "u"})],
         "channels.sms.password",

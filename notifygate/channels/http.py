@@ -15,9 +15,10 @@ import socket
 import ssl
 import string
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
@@ -26,7 +27,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import httpx
 import phonenumbers
 
-from notifygate.channels import HandOff, HandOffOutcome, Result
+from notifygate.channels import HandOff, HandOffOutcome, Inquiry, Result
 from notifygate.channels.patience import Patience, Trouble
 from notifygate.errors import ChannelError
 
@@ -35,7 +36,13 @@ from notifygate.errors import ChannelError
 _FAILED_STATUSES: Final = frozenset(
     {401, 402, 403, 404, 405, 406, 407, 408, 410, 411, 415, 421, 423, 425, 426, 429}
 )
-_TOO_MANY_REQUESTS: Final = 429
+# RFC 9110 section 15.5.14: this refusal is temporary where the answer says when to try again.
+_CONTENT_TOO_LARGE: Final = 413
+# With these, Retry-After says when the provider wants to hear of the message again (RFC 9110 section 10.2.3,
+# RFC 6585 section 4).
+_WAIT_STATUSES: Final = frozenset({_CONTENT_TOO_LARGE, 429, 503})
+# The answers to a look-up that say: there is no such message, and there was none.
+_UNKNOWN_STATUSES: Final = frozenset({404, 410})
 # 303 points at the result of a request that was carried out; the other redirects ask to make it elsewhere.
 _SEE_OTHER: Final = 303
 # A longer wait than this is a mistake of the provider's, and the message must not be lost in it.
@@ -50,6 +57,7 @@ _E164: Final = re.compile(r"\+[0-9]{7,15}")
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e\t]*")
 _BODILESS_METHODS: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 _NAMES: Final = ("to", "to_digits", "sender", "text", "subject", "message_id", "attempt_id")
+_LOOKUP_NAMES: Final = ("message_id", "attempt_id", "provider_id")
 _DEFAULT_JSON: Final = {name: f"{{{name}}}" for name in ("to", "sender", "text", "message_id", "attempt_id")}
 
 
@@ -82,12 +90,21 @@ def _unlogged() -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What came back. `body` is None if it could not be read, `cut` if the connection broke while it was."""
+    """What came back. `body` is None if it could not be read.
+
+    `cut` is true where the end of the answer never came, `timed_out` where that was because it took too long.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes | None
     cut: bool = False
+    timed_out: bool = False
+
+    @property
+    def trouble(self) -> Trouble:
+        """What the answer says about the provider."""
+        return Trouble.TIMEOUT if self.timed_out else Trouble.NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +120,8 @@ class HttpExchange:
 
     Shared by threads, and safe to be inherited by a forked process. Proxies in the environment are not
     followed: a message goes to the server that the config names, and to no other. `timeout_s` bounds
-    connecting, each write and each read. `ca_file` (PEM) replaces the default certificate authorities.
+    connecting, each write, each wait for the answer, and reading its content. `ca_file` (PEM) replaces the
+    default certificate authorities.
     """
 
     def __init__(self, *, timeout_s: float, ca_file: str | None, auth: httpx.BasicAuth | None = None) -> None:
@@ -146,7 +164,7 @@ class HttpExchange:
             except httpx.HTTPError:
                 return NoAnswer(outcome=_outcome(Result.IN_DOUBT, "connection lost"))
             with closing(response):
-                return _read(response)
+                return _read(response, self.timeout_s)
 
     def connect(self, url: str) -> str:
         """Connect to the server of `url`, as far as TLS, and send nothing. Raises `ChannelError`."""
@@ -186,14 +204,21 @@ class HttpExchange:
                     trust_env=False,
                     limits=httpx.Limits(max_connections=None, keepalive_expiry=_KEEPALIVE_S),
                     headers={"User-Agent": "notifygate", "Accept": "*/*"},
+                    event_hooks={"response": [_forget_location]},
                 )
             return self._client
 
 
-def _read(response: httpx.Response) -> Answer:
-    """Read the body, but no more of it than an honest answer has."""
+def _forget_location(response: httpx.Response) -> None:
+    """Redirects are not followed, so that a Location which is no URL is no reason to lose the answer."""
+    response.headers.pop("location", None)
+
+
+def _read(response: httpx.Response, timeout_s: float) -> Answer:
+    """Read the body, but no more of it than an honest answer has, and for no longer than `timeout_s`."""
     body: bytes | None = b""
-    cut = False
+    cut = timed_out = False
+    give_up_at = time.monotonic() + timeout_s
     try:
         parts: list[bytes] = []
         length = 0
@@ -202,12 +227,16 @@ def _read(response: httpx.Response) -> Answer:
             length += len(part)
             if length > _LONGEST_ANSWER:
                 break
+            if time.monotonic() > give_up_at:
+                raise httpx.ReadTimeout("the answer comes too slowly")
         body = b"".join(parts) if length <= _LONGEST_ANSWER else None
     except httpx.DecodingError:
         body = None
-    except httpx.HTTPError:
-        body, cut = None, True
-    return Answer(status=response.status_code, headers=response.headers, body=body, cut=cut)
+    except httpx.HTTPError as error:
+        body, cut, timed_out = None, True, isinstance(error, httpx.TimeoutException)
+    return Answer(
+        status=response.status_code, headers=response.headers, body=body, cut=cut, timed_out=timed_out
+    )
 
 
 def sort_answer(answer: Answer, accepted: Collection[int] = range(200, 300)) -> HandOffOutcome:
@@ -218,16 +247,17 @@ def sort_answer(answer: Answer, accepted: Collection[int] = range(200, 300)) -> 
         if answer.cut:
             return _outcome(Result.IN_DOUBT, f"{detail}, answer cut off")
         return _outcome(Result.ACCEPTED, detail)
+    wait = _retry_after(answer.headers.get("retry-after")) if status in _WAIT_STATUSES else None
     if 400 <= status < 500:
-        if status == _TOO_MANY_REQUESTS:
-            retry_after = _retry_after(answer.headers.get("retry-after"))
-            return HandOffOutcome(result=Result.FAILED, detail=detail, retry_after=retry_after)
-        return _outcome(Result.FAILED if status in _FAILED_STATUSES else Result.REJECTED, detail)
-    if 300 <= status < 400 and status != _SEE_OTHER:
-        return _outcome(Result.FAILED, detail)
-    # DESIGN 7.3: 5xx may come from a proxy, or after the message was queued. So may a 2xx that was not
-    # expected.
-    return _outcome(Result.IN_DOUBT, detail)
+        is_passing = status in _FAILED_STATUSES or wait is not None
+        result = Result.FAILED if is_passing else Result.REJECTED
+    elif 300 <= status < 400 and status != _SEE_OTHER:
+        result = Result.FAILED
+    else:
+        # DESIGN 7.3: 5xx may come from a proxy, or after the message was queued. So may a 2xx that was not
+        # expected.
+        result = Result.IN_DOUBT
+    return HandOffOutcome(result=result, detail=detail, retry_after=wait)
 
 
 def _retry_after(value: str | None) -> timedelta | None:
@@ -239,7 +269,7 @@ def _retry_after(value: str | None) -> timedelta | None:
     else:
         try:
             when = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         seconds = (when.replace(tzinfo=when.tzinfo or UTC) - datetime.now(UTC)).total_seconds()
     return timedelta(seconds=min(max(seconds, 0.0), _LONGEST_RETRY_AFTER.total_seconds()))
@@ -344,9 +374,13 @@ class HttpChannel:
     one JSON object. `username` and `password` make basic authentication (RFC 7617).
 
     `accepted_statuses` are the status codes that mean yes (default: every 2xx); any other 2xx is in doubt.
-    `provider_id_path` finds the provider's id in a JSON answer, as `messages.0.id`. `timeout_s` is in
-    seconds, for connecting and for each read and write. `ca_file` (PEM) replaces the default certificate
-    authorities.
+    `provider_id_path` finds the provider's id in a JSON answer, as `messages.0.id`. An answer that has none
+    is still a yes. `timeout_s` is in seconds, for connecting, for each write and each wait for the answer,
+    and for reading its content. `ca_file` (PEM) replaces the default certificate authorities.
+
+    `lookup_url` is where the provider is asked what became of a message in doubt: a template with
+    `{message_id}`, `{attempt_id}`, `{provider_id}` and `{secret.NAME}`. Set it only for a provider that
+    answers 404 or 410 for nothing but what it certainly never accepted: see `look_up`.
 
     Raises `ChannelError` that names the setting at fault.
     """
@@ -366,6 +400,7 @@ class HttpChannel:
         secrets: Mapping[str, str] | None = None,
         accepted_statuses: Collection[int] | None = None,
         provider_id_path: str | None = None,
+        lookup_url: str | None = None,
         timeout_s: float = 30,
         ca_file: str | None = None,
     ) -> None:
@@ -408,15 +443,58 @@ class HttpChannel:
         if not all(200 <= status < 300 for status in self._accepted):
             raise ChannelError("accepted_statuses: only 200 to 299 can mean that a message was accepted")
         self._provider_id_path = provider_id_path.split(".") if provider_id_path else None
+        self._lookup_url = None if lookup_url is None else self._lookup_template(lookup_url)
         self._exchange = HttpExchange(timeout_s=timeout_s, ca_file=ca_file, auth=auth)
 
     def send(self, batch: Iterable[HandOff]) -> Iterator[HandOffOutcome]:
         """Make one request a message and yield its outcome.
 
         No connection: `failed`, as is the rest of the batch. Sent but not answered, 5xx, 303: `in_doubt`.
-        429, redirects, and 4xx that an operator can mend (401, 404 ...): `failed`. Other 4xx: `rejected`.
+        429, 413 with Retry-After, redirects, and 4xx that an operator can mend (401, 404 ...): `failed`. Other
+        4xx: `rejected`.
         """
         yield from send_each(batch, self._hand_over)
+
+    @property
+    def looks_up(self) -> bool:
+        """Whether a `lookup_url` is set."""
+        return self._lookup_url is not None
+
+    def look_up(self, inquiry: Inquiry) -> HandOffOutcome | None:
+        """Ask the provider whether it has a message: one GET, with this driver's authentication and headers.
+
+        2xx: `accepted`. 404 or 410: `failed`, for it was never accepted; this holds only where the provider
+        knows a message under that reference from the moment it accepts it, and for as long as it is asked.
+        All else is None, and so is an answer that is cut off. Headers that tell of a message's content
+        (`{to}`, `{text}` ...) are left out.
+        """
+        if self._lookup_url is None:
+            return None
+        values = {
+            "message_id": inquiry.message_id,
+            "attempt_id": inquiry.attempt_id,
+            "provider_id": inquiry.provider_id or "",
+            **self._secrets,
+        }
+        # A segment of nothing or of dots would change the path, and so ask about something else.
+        if any(not values[name].strip(".") for name in self._lookup_url.names):
+            return None
+        headers = {
+            name: template.render(values)
+            for name, template in self._headers.items()
+            if template.names <= values.keys() and name.lower() != "content-type"
+        }
+        if not all(_HEADER_VALUE.fullmatch(value) for value in headers.values()):
+            return None
+        url = self._lookup_url.render({name: quote(value, safe="") for name, value in values.items()})
+        answer = self._exchange.request("GET", url, headers=headers)
+        if isinstance(answer, NoAnswer) or answer.cut:
+            return None
+        detail = f"look-up http {answer.status}"
+        if 200 <= answer.status < 300:
+            return self._with_provider_id(_outcome(Result.ACCEPTED, detail), answer)
+        # INVARIANT(only-unknown-is-never-accepted): what follows a `failed` is a second send.
+        return _outcome(Result.FAILED, detail) if answer.status in _UNKNOWN_STATUSES else None
 
     def check(self) -> str:
         """Connect to the server, as far as TLS, and send nothing."""
@@ -456,10 +534,14 @@ class HttpChannel:
         if isinstance(answer, NoAnswer):
             return answer.outcome, answer.trouble
         outcome = sort_answer(answer, self._accepted)
-        if outcome.result is Result.ACCEPTED and self._provider_id_path is not None:
-            provider_id = _find(answer.body, self._provider_id_path)
-            outcome = HandOffOutcome(result=outcome.result, detail=outcome.detail, provider_id=provider_id)
-        return outcome, Trouble.NONE
+        if outcome.result is Result.ACCEPTED:
+            outcome = self._with_provider_id(outcome, answer)
+        return outcome, answer.trouble
+
+    def _with_provider_id(self, outcome: HandOffOutcome, answer: Answer) -> HandOffOutcome:
+        if self._provider_id_path is None:
+            return outcome
+        return replace(outcome, provider_id=_find(answer.body, self._provider_id_path))
 
     def _content(self, values: Mapping[str, str]) -> tuple[bytes | None, str | None]:
         if self._form is not None:
@@ -470,6 +552,15 @@ class HttpChannel:
         if self._body is not None:
             return self._body.render(values).encode(), "text/plain; charset=utf-8"
         return None, None
+
+    def _lookup_template(self, source: str) -> Template:
+        check_url(source, key="lookup_url")
+        template = Template("lookup_url", source, (*_LOOKUP_NAMES, *self._secrets))
+        if template.names.isdisjoint(_LOOKUP_NAMES):
+            raise ChannelError(
+                "lookup_url: it names no message; use {message_id}, {attempt_id} or {provider_id}"
+            )
+        return template
 
     def _template(self, key: str, source: object) -> Template:
         if not isinstance(source, str):
@@ -495,21 +586,21 @@ class HttpChannel:
         raise ChannelError(f"{key}: {type(value).__name__} has no place in JSON")
 
 
-def check_url(url: str) -> None:
-    """Raise `ChannelError` if `url` is not http(s) with a host that is written out."""
+def check_url(url: str, key: str = "url") -> None:
+    """Raise `ChannelError`, which names `key`, if `url` is not http(s) with a host that is written out."""
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError as error:
-        raise ChannelError("url: not a URL; write it as https://gateway.example/send") from error
+        raise ChannelError(f"{key}: not a URL; write it as https://gateway.example/send") from error
     if parts.scheme not in ("http", "https") or not host:
-        raise ChannelError("url: not an http or https URL; write it as https://gateway.example/send")
+        raise ChannelError(f"{key}: not an http or https URL; write it as https://gateway.example/send")
     if "{" in parts.netloc:
-        raise ChannelError("url: the host and port cannot be placeholders; write them out")
+        raise ChannelError(f"{key}: the host and port cannot be placeholders; write them out")
     if "@" in parts.netloc:
-        raise ChannelError("url: credentials in a URL end up in logs; use username and password")
+        raise ChannelError(f"{key}: credentials in a URL end up in logs; use username and password")
     if parts.fragment:
-        raise ChannelError("url: the part after # never leaves this machine; remove it, or write %23")
+        raise ChannelError(f"{key}: the part after # never leaves this machine; remove it, or write %23")
 
 
 def with_query(url: str, query: Mapping[str, str]) -> str:

@@ -7,6 +7,7 @@ Sources: Kannel User's Guide, chapter "Sending messages with HTTP" (parameters, 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Final
 
 from notifygate.channels import HandOff, HandOffOutcome, Result
@@ -122,13 +123,13 @@ class KannelChannel:
         answer = self._exchange.request("GET", with_query(self._url, query))
         if isinstance(answer, NoAnswer):
             return answer.outcome, answer.trouble
-        return _sort(answer), Trouble.NONE
+        return _sort(answer), answer.trouble
 
 
 def _sort(answer: Answer) -> HandOffOutcome:
     body = (answer.body or b"").lstrip()
     if answer.status == 503 and body.startswith(_NOT_NOW):
-        return HandOffOutcome(result=Result.FAILED, detail="kannel 503 temporal failure")
+        return replace(sort_answer(answer), result=Result.FAILED, detail="kannel 503 temporal failure")
     if answer.status == 403 and body.startswith(_NOT_ROUTABLE):
         return HandOffOutcome(result=Result.REJECTED, detail="kannel 403 not routable")
     accepted = (200, 202) if body.startswith(_ACCEPTED_WORDS) else (202,)

@@ -48,6 +48,10 @@ _GOODBYE_TIMEOUT_S: Final = 2.0
 _AUTH_CODES: Final = frozenset({530, 534, 535, 538})
 _SERVICE_CLOSING: Final = 421
 _START_MAIL_INPUT: Final = 354
+# RFC 5321 section 4.2; a bare code is to be understood as well. Section 4.5.3.1.5 has lines of 512 octets.
+_REPLY_LINE: Final = re.compile(rb"([2-5][0-9][0-9])(?:([ \t-])(.*))?\r?\n", re.DOTALL)
+_LONGEST_REPLY_LINE: Final = 8192
+_UNREADABLE: Final = -1
 
 # How Postfix, Exim and Sendmail name a message in the reply after the final dot. No @, so never an address.
 _QUEUE_ID: Final = re.compile(
@@ -230,6 +234,10 @@ class SmtpChannel:
                 session.ehlo_or_helo_if_needed()
             if self._login is not None:
                 session.login(*self._login)
+            if session.sock is not None:
+                # The end of a message goes out at once, and does not wait for the server to confirm its
+                # beginning.
+                session.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except (smtplib.SMTPException, OSError, ValueError) as error:
             if session is not None:
                 session.close()
@@ -238,10 +246,6 @@ class SmtpChannel:
             if session is not None:
                 session.close()
             raise
-        if session.sock is not None:
-            # The end of a message goes out at once, and does not wait for the server to confirm its
-            # beginning.
-            session.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         session.rest()
         return session
 
@@ -267,6 +271,7 @@ class _Session(smtplib.SMTP):
         self._dot_left = False
         self._used_at = 0.0
         self._pid = os.getpid()
+        self._reply_timeout_s: float = options["timeout"]
         super().__init__(host, port, local_hostname, **options)
 
     def deliver(self, letter: _Letter) -> HandOffOutcome:
@@ -320,6 +325,43 @@ class _Session(smtplib.SMTP):
         self.send(stuffed + b".\r\n")
         self._dot_left = True
         return self.getreply()
+
+    def getreply(self) -> tuple[int, bytes]:
+        """Read one reply (RFC 5321 section 4.2); its code is -1 where it cannot be read for certain.
+
+        smtplib makes a reply out of a code that the connection broke off in, of `25`, and of lines whose codes
+        differ; and it goes on for as long as further lines come.
+        """
+        if self.file is None and self.sock is not None:
+            self.file = self.sock.makefile("rb")
+        give_up_at = time.monotonic() + self._reply_timeout_s
+        codes: set[int] = set()
+        texts: list[bytes] = []
+        while True:
+            line = self._read_line()
+            match = _REPLY_LINE.fullmatch(line)
+            if match is None:
+                return _UNREADABLE, b""
+            codes.add(int(match[1]))
+            texts.append((match[3] or b"").strip())
+            if len(codes) > 1:
+                return _UNREADABLE, b""
+            if match[2] != b"-":
+                return codes.pop(), b"\n".join(texts)
+            if time.monotonic() > give_up_at:
+                self.close()
+                raise smtplib.SMTPServerDisconnected("the reply has no end") from TimeoutError()
+
+    def _read_line(self) -> bytes:
+        try:
+            line = self.file.readline(_LONGEST_REPLY_LINE) if self.file is not None else b""
+        except OSError as error:
+            self.close()
+            raise smtplib.SMTPServerDisconnected("connection lost") from error
+        if not line:
+            self.close()
+            raise smtplib.SMTPServerDisconnected("connection closed")
+        return bytes(line)
 
     def is_usable(self) -> bool:
         """Whether another message may be begun here; asks the server after a time of silence."""
@@ -461,8 +503,13 @@ def _sender(sender: str) -> tuple[str, str, str]:
 
 def _why(error: Exception) -> tuple[str, str]:
     """Why there is no session, and what would be right, without anything that the server said."""
+    if isinstance(error, smtplib.SMTPResponseException) and error.smtp_code == _UNREADABLE:
+        return (
+            "reply not readable at start of session",
+            "check that an SMTP server listens there, and that tls fits the port",
+        )
     if isinstance(error, smtplib.SMTPAuthenticationError):
-        return f"smtp {error.smtp_code} at login", "correct username and password"
+        return f"smtp {error.smtp_code} at login", _about_login(error.smtp_code)
     if isinstance(error, smtplib.SMTPNotSupportedError):
         if "STARTTLS" in str(error):
             return (
@@ -489,6 +536,11 @@ def _why(error: Exception) -> tuple[str, str]:
     if _has(error, TimeoutError):
         return "timeout at connect", "check host, port and firewall, and that tls fits the port"
     return "connection failed", "check host, port and the network, and that tls fits the port"
+
+
+def _about_login(code: int) -> str:
+    """RFC 4954 section 6: with 4xx the server could not tell whether the password is right."""
+    return "correct username and password" if code // 100 == 5 else "wait, or look at the server's log"
 
 
 def _has(error: BaseException, kind: type[BaseException]) -> bool:

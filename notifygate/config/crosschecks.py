@@ -127,6 +127,8 @@ def _check_channels(tables: Tree) -> Iterator[Fault]:
         if bodies and table.get("method") == "GET":
             problem = "a GET request has no content; use query, or another method"
             yield Fault(("channels", name, bodies[0]), problem)
+        if "lookup_url" in table and "lookup_url" in keys:
+            yield from _check_lookup(("channels", name, "lookup_url"), table)
         if table.get("accepted_statuses") == []:
             problem = "the list is empty; leave the key out to take any of 200 to 299 for a yes"
             yield Fault(("channels", name, "accepted_statuses"), problem)
@@ -135,6 +137,16 @@ def _check_channels(tables: Tree) -> Iterator[Fault]:
                 f"only one of form, json and body can be sent, and {bodies[0]} is set as well; leave one out"
             )
             yield Fault(("channels", name, key), problem)
+
+
+def _check_lookup(path: KeyPath, table: Tree) -> Iterator[Fault]:
+    url = table["lookup_url"]
+    if not _is_text(url):
+        return
+    if not any(f"{{{name}}}" in url for name in ("message_id", "attempt_id", "provider_id")):
+        yield Fault(path, "names no message; use {message_id}, {attempt_id} or {provider_id} in it")
+    elif "{provider_id}" in url and "provider_id_path" not in table:
+        yield Fault(path, "{provider_id} is never known here; set provider_id_path, or use {message_id}")
 
 
 def _check_delivery(tables: Tree) -> Iterator[Fault]:

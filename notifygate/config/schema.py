@@ -160,7 +160,8 @@ class HttpSettings(Table):
     """A gateway for text messages that is spoken to by HTTP, with templates for what it wants.
 
     At most one of `form`, `json_body` (`json` in the file) and `body` is set. Templates name a secret as
-    `{secret.NAME}`. `accepted_statuses` is None for every 2xx.
+    `{secret.NAME}`. `accepted_statuses` is None for every 2xx. `lookup_url` is a template too: where the provider
+    is asked what became of a message in doubt.
     """
 
     driver: Literal["http"]
@@ -182,6 +183,7 @@ class HttpSettings(Table):
     secrets_files: Mapping[str, Location] = Field(default_factory=dict)
     accepted_statuses: tuple[Status, ...] | None = None
     provider_id_path: Line | None = None
+    lookup_url: WebUrl | None = None
     timeout: Span = timedelta(seconds=30)
     ca_file: ExistingFile | None = None
 

@@ -12,7 +12,6 @@ import threading
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -23,6 +22,7 @@ from urllib.parse import parse_qs, parse_qsl, urlsplit
 import httpx
 import pytest
 import trustme
+from support.rude_servers import CLOSES, HANGS, Does, RudeHttpServer, Then, free_port
 
 from notifygate.address import Channel
 from notifygate.channels import HandOff, HandOffOutcome, Result
@@ -100,45 +100,6 @@ def sink() -> Iterator[Sink]:
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-@contextmanager
-def raw_server(answer: bytes, *, then: str = "close", read: bool = True) -> Iterator[tuple[str, list[int]]]:
-    """A server that answers every request with these bytes, and then closes, resets or hangs."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    stopping = threading.Event()
-    connections: list[int] = []
-
-    def serve() -> None:
-        held: list[socket.socket] = []
-        while True:
-            try:
-                client, _ = listener.accept()
-            except OSError:
-                break
-            connections.append(1)
-            if read:
-                client.recv(65536)
-            if answer:
-                client.sendall(answer)
-            if then == "hang":
-                held.append(client)
-                continue
-            if then == "reset":
-                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-            client.close()
-        for client in held:
-            client.close()
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}/send", connections
-    finally:
-        stopping.set()
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join()
-        listener.close()
 
 
 Make = Callable[..., HttpChannel]
@@ -329,8 +290,8 @@ def test_no_address_in_logs(
     sink.status, sink.headers = 302, {"Location": "/elsewhere?to=4520123456"}
     send(http(sink.url("/{to}/{to_digits}"), query={"text": "{text}"}, method="GET"))
     send(kannel(sink.url()))
-    with raw_server(b"") as (url, _):
-        send(http(url + "?to={to}&text={text}", method="GET"))
+    with RudeHttpServer(CLOSES) as server:
+        send(http(server.url + "?to={to}&text={text}", method="GET"))
     assert len(sink.requests) == 2
     everything = "\n".join(
         f"{record.name} {record.getMessage()} {record.args!r}" for record in caplog.records
@@ -346,44 +307,7 @@ def test_an_applications_own_requests_are_still_logged(sink: Sink, caplog: pytes
     assert any(record.name == "httpx" for record in caplog.records)
 
 
-# ---- answers ----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("status", "result"),
-    [
-        (200, Result.ACCEPTED),
-        (202, Result.ACCEPTED),
-        (302, Result.FAILED),
-        (307, Result.FAILED),
-        (303, Result.IN_DOUBT),
-        (400, Result.REJECTED),
-        (422, Result.REJECTED),
-        (413, Result.REJECTED),
-        *[
-            (status, Result.FAILED)
-            for status in (401, 402, 403, 404, 405, 407, 408, 410, 415, 421, 423, 425, 429)
-        ],
-        (500, Result.IN_DOUBT),
-        (502, Result.IN_DOUBT),
-        (503, Result.IN_DOUBT),
-        (504, Result.IN_DOUBT),
-    ],
-)
-def test_each_status_means_one_thing(status: int, result: Result, sink: Sink, http: Make) -> None:
-    sink.status, sink.headers = status, {"Location": "/elsewhere"}
-    sink.body = b"+4520123456 is not fine"
-    [outcome] = send(http(sink.url()))
-    assert outcome == HandOffOutcome(result=result, detail=f"http {status}")
-    assert len(sink.requests) == 1
-
-
-def test_a_2xx_that_was_not_expected_is_in_doubt(sink: Sink, http: Make) -> None:
-    channel = http(sink.url(), accepted_statuses=[200, 202])
-    sink.status = 206
-    assert send(channel)[0].result is Result.IN_DOUBT
-    sink.status = 202
-    assert send(channel)[0].result is Result.ACCEPTED
+# ---- answers; what becomes of one message is in test_http_contract ------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -396,17 +320,32 @@ def test_a_2xx_that_was_not_expected_is_in_doubt(sink: Sink, http: Make) -> None
         ("9" * 400, 86_400, 86_400),
         ("soon", None, None),
         ("-5", None, None),
+        ("Fri, 31 Dec 99999999999 23:59:59 GMT", None, None),
+        ("Fri, 31 Dec 2026 23:59:59 +99999999999999999999", None, None),
+        ("", None, None),
     ],
-    ids=["seconds", "zero", "date to come", "date gone by", "for ever", "no number", "below zero"],
+    ids=[
+        "seconds",
+        "zero",
+        "date to come",
+        "date gone by",
+        "for ever",
+        "no number",
+        "below zero",
+        "no year",
+        "no zone",
+        "empty",
+    ],
 )
+@pytest.mark.parametrize("status", [429, 503])
 def test_retry_after_is_seconds_or_a_date(
-    value: str | timedelta, low_s: float | None, high_s: float | None, sink: Sink, http: Make
+    status: int, value: str | timedelta, low_s: float | None, high_s: float | None, sink: Sink, http: Make
 ) -> None:
     if isinstance(value, timedelta):
         value = format_datetime(datetime.now(UTC) + value, usegmt=True)
-    sink.status, sink.headers = 429, {"Retry-After": value}
+    sink.status, sink.headers = status, {"Retry-After": value}
     [outcome] = send(http(sink.url()))
-    assert outcome.result is Result.FAILED
+    assert outcome.result is (Result.FAILED if status == 429 else Result.IN_DOUBT)
     if low_s is None or high_s is None:
         assert outcome.retry_after is None
     else:
@@ -439,72 +378,53 @@ def test_the_providers_id_is_found_or_missing_but_a_yes_stays_a_yes(
     assert (outcome.result, outcome.provider_id) == (Result.ACCEPTED, provider_id)
 
 
-def test_a_yes_whose_body_cannot_be_decoded_stays_a_yes(sink: Sink, http: Make) -> None:
-    sink.headers, sink.body = {"Content-Encoding": "gzip"}, b"not gzip"
-    [outcome] = send(http(sink.url(), provider_id_path="id"))
-    assert (outcome.result, outcome.provider_id) == (Result.ACCEPTED, None)
+SLOW_HEAD = b"HTTP/1.1 202 x\r\nContent-Length: 9999\r\n\r\n"
 
 
-def _head(status: int, length: int = 100) -> bytes:
-    return f"HTTP/1.1 {status} x\r\nContent-Length: {length}\r\n\r\nshort".encode()
+class SlowServer(RudeHttpServer):
+    """Sends its answer byte by byte: no wait is long, and there is no end of them."""
+
+    def _do(self, client: socket.socket, does: Does) -> bool:
+        while does.says == SLOW_HEAD:
+            super()._do(client, replace(does, then=Then.STAY))
+            for _ in range(999):
+                client.sendall(b" ")
+                time.sleep(0.02)
+        return super()._do(client, does)
 
 
 @pytest.mark.parametrize("driver", ["http", "kannel"])
 @pytest.mark.parametrize(
-    ("answer", "then", "result", "detail"),
+    ("kind", "does"),
     [
-        (b"", "close", Result.IN_DOUBT, "connection lost"),
-        (b"", "reset", Result.IN_DOUBT, "connection lost"),
-        (b"", "hang", Result.IN_DOUBT, "timeout"),
-        (b"HTTP/1.1 20", "close", Result.IN_DOUBT, "connection lost"),
-        (b"220 smtp.example ESMTP\r\n", "close", Result.IN_DOUBT, "connection lost"),
-        (_head(202), "close", Result.IN_DOUBT, "http 202, answer cut off"),
-        (_head(202), "hang", Result.IN_DOUBT, "http 202, answer cut off"),
-        (_head(400), "close", Result.REJECTED, "http 400"),
-        (_head(503), "close", Result.IN_DOUBT, "http 503"),
+        (RudeHttpServer, HANGS),
+        (RudeHttpServer, Does(SLOW_HEAD + b"and", Then.HANG)),
+        (SlowServer, Does(SLOW_HEAD)),
     ],
+    ids=["silent", "silent in the content", "slow"],
 )
-def test_http_sent_is_in_doubt(
-    answer: bytes,
-    then: str,
-    result: Result,
-    detail: str,
-    driver: str,
-    http: Make,
-    kannel: MakeKannel,
+def test_two_timeouts_in_a_row_end_the_batch(
+    kind: type[RudeHttpServer], does: Does, driver: str, http: Make, kannel: MakeKannel
 ) -> None:
-    make = http if driver == "http" else kannel
-    with raw_server(answer, then=then) as (url, connections):
-        channel = make(url, timeout_s=0.2)
-        [outcome] = send(channel)
-        channel.close()
-        assert len(connections) == 1
-    assert outcome == HandOffOutcome(result=result, detail=detail)
-
-
-def test_two_timeouts_in_a_row_end_the_batch(http: Make) -> None:
-    with raw_server(b"", then="hang") as (url, connections):
-        outcomes = send(http(url, timeout_s=0.2), *[SMS] * 50)
-        assert len(connections) == 2
+    with kind(does) as server:
+        channel = (http if driver == "http" else kannel)(server.url, timeout_s=0.2)
+        outcomes = send(channel, *[SMS] * 50)
+        assert len(server.requests) == 2
     assert [outcome.result for outcome in outcomes] == [Result.IN_DOUBT] * 2 + [Result.FAILED] * 48
-    assert outcomes[-1].detail == "not attempted after timeout"
+    assert [outcome.channel_down for outcome in outcomes[:2]] == [False, True]
+    assert not outcomes[-1].attempted
 
 
 @pytest.mark.parametrize("driver", ["http", "kannel"])
-def test_no_connection_is_failed_and_so_is_the_rest_of_the_batch(
+def test_without_a_connection_the_rest_of_the_batch_is_not_tried(
     driver: str, http: Make, kannel: MakeKannel
 ) -> None:
-    make = http if driver == "http" else kannel
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    channel = make(f"http://127.0.0.1:{port}/send")
+    channel = (http if driver == "http" else kannel)(f"http://127.0.0.1:{free_port()}/send")
     first, second = send(channel, SMS, SMS)
-    assert (first.result, first.detail) == (Result.FAILED, "connection refused")
-    assert (second.result, second.detail) == (Result.FAILED, "not attempted after connection refused")
+    assert (first.detail, first.channel_down) == ("connection refused", True)
+    assert (second.result, second.attempted) == (Result.FAILED, False)
     with pytest.raises(ChannelError, match="connection refused; start the server, or correct the url"):
         channel.check()
-    [unknown] = send(make("http://no-such-host.invalid/send"))
-    assert (unknown.result, unknown.detail) == (Result.FAILED, "dns failure")
 
 
 def test_a_server_that_never_accepts_is_failed(http: Make) -> None:
@@ -619,6 +539,14 @@ def test_check_sends_nothing(sink: Sink, http: Make, kannel: MakeKannel) -> None
         ({"method": "GET", "form": {}}, r"^form: a GET request"),
         ({"username": "x"}, r"^password: "),
         ({"accepted_statuses": [200, 302]}, r"^accepted_statuses: "),
+        ({"lookup_url": "/status/{message_id}"}, r"^lookup_url: not an http"),
+        ({"lookup_url": "http://{provider_id}/"}, r"^lookup_url: the host"),
+        (
+            {"lookup_url": "http://x.example/{to}"},
+            r"^lookup_url: \{to\} is not known; use one of \{message_id\}",
+        ),
+        ({"lookup_url": "http://x.example/{secret.key}"}, r"^lookup_url: \{secret\.key\} is not known"),
+        ({"lookup_url": "http://x.example/status"}, r"^lookup_url: it names no message"),
         ({"timeout_s": 0}, r"^timeout_s: "),
         ({"ca_file": "/nowhere/ca.pem"}, r"^ca_file: "),
     ],
@@ -695,29 +623,3 @@ def test_kannel_is_told_whether_the_text_is_gsm_7(
     send(kannel(sink.url()), replace(SMS, text=text))
     query = sink.requests[0].query
     assert (query["text"], query["coding"]) == (text, coding)
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "result", "detail"),
-    [
-        (202, b"0: Accepted for delivery", Result.ACCEPTED, "http 202"),
-        (202, b"3: Queued for later delivery", Result.ACCEPTED, "http 202"),
-        (202, b"Sent.", Result.ACCEPTED, "http 202"),
-        (200, b"0: Accepted for delivery", Result.ACCEPTED, "http 200"),
-        (200, b"<html>log in to the wifi", Result.IN_DOUBT, "http 200"),
-        (400, b"Empty receiver number not allowed, rejected", Result.REJECTED, "http 400"),
-        (403, b"Authorization failed for sendsms", Result.FAILED, "http 403"),
-        (403, b"Not routable. Do not try again.", Result.REJECTED, "kannel 403 not routable"),
-        (404, b"Unknown request.", Result.FAILED, "http 404"),
-        (503, b"Temporal failure, try again later.", Result.FAILED, "kannel 503 temporal failure"),
-        (503, b"<html>no server is available", Result.IN_DOUBT, "http 503"),
-        (500, b"Sending failed.", Result.IN_DOUBT, "http 500"),
-        (302, b"", Result.FAILED, "http 302"),
-    ],
-)
-def test_kannels_answers(
-    status: int, body: bytes, result: Result, detail: str, sink: Sink, kannel: MakeKannel
-) -> None:
-    sink.status, sink.body = status, body
-    [outcome] = send(kannel(sink.url()))
-    assert outcome == HandOffOutcome(result=result, detail=detail)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import ssl
 import threading
@@ -21,6 +22,7 @@ import pytest
 import trustme
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, Envelope, LoginPassword
+from support.rude_servers import CLOSES, HANGS, RESETS, Does, RudeSmtpServer, Stage, Then, free_port, says
 
 from notifygate.address import Channel
 from notifygate.channels import HandOff, HandOffOutcome, Result
@@ -404,200 +406,69 @@ def test_close_takes_leave_and_a_closed_channel_keeps_no_connection(
     assert channel._idle == []
 
 
-# ---- servers that misbehave -------------------------------------------------------------------------------
+# ---- servers that misbehave; what becomes of one message is in test_smtp_contract ---------------------------
 
-GREETING = b"220 rude.example\r\n"
-OK = b"250 ok\r\n"
-HANG = b"HANG"
-DROP = b"DROP"
-RESET = b"RESET"
-AFTER_DOT = b"after dot"
-WHILE_BODY = b"while body"
+ENDLESS = Does(b"250-and\r\n")
 
 
-class RudeServer:
-    """A server that follows a script: per connection, which command gets which answer."""
+class EndlessServer(RudeSmtpServer):
+    """A server whose reply has line after line."""
 
-    def __init__(self, *scripts: dict[bytes, bytes]) -> None:
-        self._scripts = scripts
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        self.connections = 0
-        self.accepted: list[bytes] = []
-        self._open: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self._stopping = threading.Event()
-        self._accepting = threading.Thread(target=self._accept)
-        self._accepting.start()
+    def _do(self, client: socket.socket, does: Does) -> bool:
+        while does is ENDLESS:
+            client.sendall(does.says)
+            time.sleep(0.05)
+        return super()._do(client, does)
 
-    def __enter__(self) -> RudeServer:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stopping.set()
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._accepting.join()
-        self._listener.close()
-        for thread in self._threads:
-            thread.join()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            script = self._scripts[min(self.connections, len(self._scripts) - 1)]
-            self.connections += 1
-            thread = threading.Thread(target=self._serve, args=(client, script))
-            self._threads.append(thread)
-            thread.start()
-
-    def _serve(self, client: socket.socket, script: dict[bytes, bytes]) -> None:
-        with client, client.makefile("rb") as lines:
-            try:
-                if not self._answer(client, script.get(b"GREETING", GREETING)):
-                    return
-                while line := lines.readline():
-                    verb = line.split()[0].upper().split(b":")[0]
-                    usual = {b"DATA": b"354 go on\r\n", b"QUIT": b"221 bye\r\n"}.get(verb, OK)
-                    if not self._answer(client, script.get(verb, usual)):
-                        return
-                    if verb == b"QUIT":
-                        return
-                    if verb == b"DATA" and script.get(verb, usual).startswith(b"354"):
-                        if WHILE_BODY in script:
-                            client.recv(10)
-                            self._answer(client, script[WHILE_BODY])
-                            return
-                        body = b""
-                        while (line := lines.readline()) not in (b".\r\n", b""):
-                            body += line
-                        answer = script.get(AFTER_DOT, OK)
-                        if answer.startswith(b"2"):
-                            self.accepted.append(body)
-                        if not self._answer(client, answer):
-                            return
-            except OSError:
-                return
-
-    def _answer(self, client: socket.socket, answer: bytes) -> bool:
-        if answer == HANG:
-            self._stopping.wait(20)
-            return False
-        if answer == RESET:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
-            return False
-        if answer == DROP:
-            return False
-        client.sendall(answer.removesuffix(DROP))
-        return not answer.endswith(DROP)
+def test_a_server_that_takes_no_session_fails_the_whole_batch_at_once(connect: Connect) -> None:
+    with RudeSmtpServer({Stage.GREETING: HANGS}) as server:
+        channel = connect(server.port, timeout_s=0.3)
+        first, *rest = send(channel, *[LETTER] * 100)
+        assert server.connections == 1
+    assert (first.result, first.detail, first.channel_down) == (Result.FAILED, "timeout at connect", True)
+    refusal = HandOffOutcome(
+        result=Result.FAILED, detail="not attempted after timeout at connect", attempted=False
+    )
+    assert rest == [refusal] * 99
 
 
 @pytest.mark.parametrize(
-    ("script", "result", "detail"),
+    ("greeting", "sentence"),
     [
-        ({b"RCPT": b"451 anna@example.dk is greylisted\r\n"}, Result.FAILED, "smtp 451"),
-        ({b"RCPT": b"550-no such user\r\n550 anna@example.dk\r\n"}, Result.REJECTED, "smtp 550"),
-        ({b"RCPT": b"421 closing\r\n" + DROP}, Result.FAILED, "smtp 421"),
-        ({b"RCPT": DROP}, Result.FAILED, "connection lost before end of data"),
-        ({b"RCPT": HANG}, Result.FAILED, "timeout before end of data"),
-        ({b"RCPT": b"garbage\r\n"}, Result.FAILED, "reply not readable"),
-        ({b"RCPT": b"5" * 9000 + b"\r\n"}, Result.FAILED, "connection lost before end of data"),
-        ({b"MAIL": b"530 log in first\r\n"}, Result.FAILED, "smtp 530"),
-        ({b"MAIL": b"452 full\r\n"}, Result.FAILED, "smtp 452"),
-        ({b"MAIL": b"553 who are you\r\n"}, Result.REJECTED, "smtp 553"),
-        ({b"MAIL": DROP}, Result.FAILED, "connection lost before end of data"),
-        ({b"DATA": b"451 not now\r\n"}, Result.FAILED, "smtp 451"),
-        ({b"DATA": b"552 too large\r\n"}, Result.REJECTED, "smtp 552"),
-        ({b"DATA": b"250 what\r\n"}, Result.FAILED, "smtp 250"),
-        ({b"DATA": DROP}, Result.FAILED, "connection lost before end of data"),
-        ({b"DATA": HANG}, Result.FAILED, "timeout before end of data"),
-        ({AFTER_DOT: b"451 try later\r\n"}, Result.FAILED, "smtp 451"),
-        ({AFTER_DOT: b"421 closing\r\n" + DROP}, Result.FAILED, "smtp 421"),
-        ({AFTER_DOT: b"552 too large\r\n"}, Result.REJECTED, "smtp 552"),
-        ({AFTER_DOT: DROP}, Result.IN_DOUBT, "connection lost after end of data"),
-        ({AFTER_DOT: RESET}, Result.IN_DOUBT, "connection lost after end of data"),
-        ({AFTER_DOT: HANG}, Result.IN_DOUBT, "timeout after end of data"),
-        ({AFTER_DOT: b"garbage\r\n"}, Result.IN_DOUBT, "reply not readable after end of data"),
-        ({AFTER_DOT: b"354 go on\r\n"}, Result.IN_DOUBT, "reply not readable after end of data"),
-        ({AFTER_DOT: b"5" * 9000 + b"\r\n"}, Result.IN_DOUBT, "connection lost after end of data"),
-        ({AFTER_DOT: b"25" + DROP}, Result.IN_DOUBT, "reply not readable after end of data"),
-        ({AFTER_DOT: b"250-queued\r\n" + DROP}, Result.IN_DOUBT, "connection lost after end of data"),
+        (says("421 too busy"), "smtp 421 at greeting; look at the server's log"),
+        (
+            says("HTTP/1.1 400 Bad Request"),
+            "reply not readable at start of session; check that an SMTP server",
+        ),
+        (HANGS, "timeout at connect; check host, port and firewall"),
+        (CLOSES, "connection failed; check host, port"),
     ],
+    ids=str,
 )
-def test_dot_left_is_in_doubt_and_before_it_nothing_is(
-    script: dict[bytes, bytes], result: Result, detail: str, connect: Connect
+def test_check_says_what_is_wrong_and_what_would_be_right(
+    greeting: Does, sentence: str, connect: Connect
 ) -> None:
-    with RudeServer(script, {}) as server:
-        channel = connect(server.port, timeout_s=0.3)
-        first, second = send(channel, LETTER, replace(LETTER, text="second"))
-        keeps_talking = result in (Result.FAILED, Result.REJECTED) and server.connections == 1
-        channel.close()
-        if keeps_talking:
-            # The server answered and stayed: the next message met the same connection and script.
-            assert second.result is result
-            assert server.accepted == []
-        else:
-            assert second.result is Result.ACCEPTED
-            assert server.accepted == [b"second\r\n"] or b"second" in server.accepted[-1]
-            assert server.connections == 2
-    assert (first.result, first.detail) == (result, detail)
-    assert "anna" not in repr(first)
+    with (
+        RudeSmtpServer({Stage.GREETING: greeting}) as server,
+        pytest.raises(ChannelError, match=re.escape(sentence)),
+    ):
+        connect(server.port, timeout_s=0.3).check()
 
 
-@pytest.mark.parametrize("ending", [RESET, DROP])
-def test_lost_while_the_body_is_written_is_failed(ending: bytes, connect: Connect) -> None:
-    with RudeServer({WHILE_BODY: ending}, {}) as server:
-        channel = connect(server.port)
-        # Larger than all buffers between, so that the writing itself breaks.
-        large = replace(LETTER, text="x" * 70 + ("\n" + "x" * 70) * 400_000)
-        first, second = send(channel, large, LETTER)
-        channel.close()
-    assert (first.result, first.detail) == (Result.FAILED, "connection lost before end of data")
-    assert second.result is Result.ACCEPTED
-
-
-@pytest.mark.parametrize(
-    ("script", "detail"),
-    [
-        ({b"GREETING": b"421 too busy\r\n"}, "smtp 421 at greeting"),
-        ({b"GREETING": b"554 go away\r\n"}, "smtp 554 at greeting"),
-        ({b"GREETING": HANG}, "timeout at connect"),
-        ({b"GREETING": DROP}, "connection failed"),
-        ({b"GREETING": b"\xff\xfe\r\n"}, "smtp -1 at greeting"),
-        ({b"EHLO": DROP}, "connection failed"),
-    ],
-)
-def test_a_server_that_takes_no_session_fails_the_whole_batch_at_once(
-    script: dict[bytes, bytes], detail: str, connect: Connect
-) -> None:
-    with RudeServer(script) as server:
-        channel = connect(server.port, timeout_s=0.3)
-        started = time.monotonic()
-        outcomes = send(channel, *[LETTER] * 100)
-        assert time.monotonic() - started < 3
-        with pytest.raises(ChannelError, match=detail):
-            channel.check()
-        assert server.connections == 2  # one for the batch, one for the check
-    assert {outcome.result for outcome in outcomes} == {Result.FAILED}
-    assert outcomes[0].detail == detail
-    assert {outcome.detail for outcome in outcomes[1:]} == {f"not attempted after {detail}"}
-
-
-def test_refused_and_unknown_hosts_are_failed(connect: Connect) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    [refused] = send(connect(port))
-    assert (refused.result, refused.detail) == (Result.FAILED, "connection refused")
+def test_check_says_that_nobody_listens(connect: Connect) -> None:
     with pytest.raises(ChannelError, match="connection refused; start the server, or correct host and port"):
-        connect(port).check()
-    [unknown] = send(connect(port, host="no-such-host.invalid"))
-    assert (unknown.result, unknown.detail) == (Result.FAILED, "dns failure")
+        connect(free_port()).check()
+
+
+def test_a_reply_without_end_is_a_timeout(connect: Connect) -> None:
+    with EndlessServer({Stage.DOT: ENDLESS}) as server:
+        [outcome] = send(connect(server.port, timeout_s=0.3))
+    assert (outcome.result, outcome.detail) == (Result.IN_DOUBT, "timeout after end of data")
 
 
 def test_two_timeouts_in_a_row_end_the_batch(connect: Connect) -> None:
-    with RudeServer({AFTER_DOT: HANG}) as server:
+    with RudeSmtpServer({Stage.DOT: HANGS}) as server:
         channel = connect(server.port, timeout_s=0.2)
         outcomes = send(channel, *[LETTER] * 50)
         assert server.connections == 2
@@ -605,33 +476,42 @@ def test_two_timeouts_in_a_row_end_the_batch(connect: Connect) -> None:
     assert {outcome.result for outcome in outcomes[2:]} == {Result.FAILED}
 
 
-@pytest.mark.parametrize("farewell", [DROP, b"421 idle for too long\r\n" + DROP, RESET])
-def test_a_pooled_connection_that_died_is_replaced_unnoticed(farewell: bytes, connect: Connect) -> None:
+@pytest.mark.parametrize(
+    "farewell",
+    [
+        Does(b"250 ok\r\n", Then.CLOSE),
+        Does(b"250 ok\r\n421 idle for too long\r\n", Then.CLOSE),
+    ],
+    ids=str,
+)
+def test_a_pooled_connection_that_died_is_replaced_unnoticed(farewell: Does, connect: Connect) -> None:
     """The server leaves after the first message's reply, so that the client meets it at its next MAIL."""
-    with RudeServer({AFTER_DOT: OK + farewell}, {}) as server:
+    with RudeSmtpServer({Stage.DOT: farewell}, {}) as server:
         channel = connect(server.port)
         assert send(channel)[0].result is Result.ACCEPTED
         time.sleep(0.05)
         assert send(channel)[0].result is Result.ACCEPTED
         channel.close()
     assert server.connections == 2
-    assert len(server.accepted) == 2
+    assert len(server.taken) == 2
 
 
-@pytest.mark.parametrize("answer", [DROP, b"421 enough for one connection\r\n" + DROP])
-def test_a_used_connection_refused_at_mail_is_replaced_at_once(answer: bytes, connect: Connect) -> None:
-    with RudeServer({}, {}) as server:
+@pytest.mark.parametrize(
+    "answer", [CLOSES, RESETS, Does(b"421 enough for one connection\r\n", Then.CLOSE)], ids=str
+)
+def test_a_used_connection_refused_at_mail_is_replaced_at_once(answer: Does, connect: Connect) -> None:
+    with RudeSmtpServer({}, {}) as server:
         channel = connect(server.port)
         send(channel)
-        server._scripts[0][b"MAIL"] = answer
+        server.change(Stage.MAIL, answer)
         [outcome] = send(channel)
         channel.close()
     assert outcome.result is Result.ACCEPTED
-    assert (server.connections, len(server.accepted)) == (2, 2)
+    assert (server.connections, len(server.taken)) == (2, 2)
 
 
 def test_a_stray_reply_is_not_taken_for_the_answer_to_the_next_message(connect: Connect) -> None:
-    with RudeServer({AFTER_DOT: OK + OK}, {b"RCPT": b"550 no\r\n"}) as server:
+    with RudeSmtpServer({Stage.DOT: Does(b"250 ok\r\n250 ok\r\n")}, {Stage.RCPT: says("550 no")}) as server:
         channel = connect(server.port)
         first, second = send(channel, LETTER, LETTER)
         channel.close()
@@ -643,7 +523,7 @@ def test_an_idle_connection_is_asked_before_it_is_used(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("notifygate.channels.smtp._ASK_AFTER_S", 0.0)
-    with RudeServer({b"NOOP": b"421 bye\r\n"}, {}) as server:
+    with RudeSmtpServer({Stage.NOOP: says("421 bye")}, {}) as server:
         channel = connect(server.port)
         send(channel, LETTER)
         [outcome] = send(channel, LETTER)
@@ -653,7 +533,7 @@ def test_an_idle_connection_is_asked_before_it_is_used(
 
 
 def test_lost_after_the_yes_is_still_accepted(connect: Connect) -> None:
-    with RudeServer({AFTER_DOT: OK + DROP}) as server:
+    with RudeSmtpServer({Stage.DOT: Does(b"250 ok\r\n", Then.CLOSE)}) as server:
         channel = connect(server.port)
         assert send(channel)[0].result is Result.ACCEPTED
 
@@ -668,7 +548,7 @@ def test_a_connection_left_in_mid_transaction_is_never_used_again(
     def strike(*_: object) -> None:
         raise _TimeIsUpError
 
-    with RudeServer({}) as server:
+    with RudeSmtpServer({}) as server:
         channel = connect(server.port)
         with monkeypatch.context() as patched:
             patched.setattr("notifygate.channels.smtp._Session.data", strike)
@@ -687,17 +567,17 @@ def test_without_a_helo_name_this_machine_names_itself(server: int, connect: Con
 @pytest.mark.parametrize(
     ("reply", "provider_id"),
     [
-        (b"250 2.0.0 Ok: queued as 4Xk2vN1z\r\n", "4Xk2vN1z"),
-        (b"250 OK id=1rHxYz-0001Ab-2C\r\n", "1rHxYz-0001Ab-2C"),
-        (b"250 2.0.0 44K9xkPq012345 Message accepted for delivery\r\n", "44K9xkPq012345"),
-        (b"250 queued as anna@example.dk\r\n", None),
-        (b"250 fine\r\n", None),
+        ("250 2.0.0 Ok: queued as 4Xk2vN1z", "4Xk2vN1z"),
+        ("250 OK id=1rHxYz-0001Ab-2C", "1rHxYz-0001Ab-2C"),
+        ("250 2.0.0 44K9xkPq012345 Message accepted for delivery", "44K9xkPq012345"),
+        ("250 queued as anna@example.dk", None),
+        ("250 fine", None),
     ],
 )
 def test_the_queue_id_is_read_from_the_usual_replies(
-    reply: bytes, provider_id: str | None, connect: Connect
+    reply: str, provider_id: str | None, connect: Connect
 ) -> None:
-    with RudeServer({AFTER_DOT: reply}) as server:
+    with RudeSmtpServer({Stage.DOT: says(reply)}) as server:
         channel = connect(server.port)
         [outcome] = send(channel)
         channel.close()
