@@ -33,12 +33,15 @@ logger = logging.getLogger(__name__)
 LOOKED_UP_AFTER = timedelta(seconds=30)
 """How long after a doubt began its driver is first asked to look it up."""
 
+LEASE_RAN_OUT = "lease ran out"
+"""The detail of an attempt that nobody recorded in time."""
+
 # Outcomes are recorded in groups, so that a batch costs few commits, but soon, so that a crash leaves few in doubt.
 _RECORD_AT_MOST = 50
 _RECORD_AFTER_S = 0.5
 
 _IN_DOUBT_AFTER_FAULT = HandOffOutcome(result=Result.IN_DOUBT, detail="the driver broke off")
-_LEASE_RAN_OUT = HandOffOutcome(result=Result.IN_DOUBT, detail="lease ran out")
+_LEASE_RAN_OUT = HandOffOutcome(result=Result.IN_DOUBT, detail=LEASE_RAN_OUT)
 _NOT_HANDED_OVER = HandOffOutcome(result=Result.FAILED, detail="not handed over in time", attempted=False)
 _RECORD_AGAIN_AFTER_S = 1.0
 _JITTER = 1.2

@@ -15,11 +15,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from notifygate.channels import Inquiry
-from notifygate.delivery import LOOKED_UP_AFTER, Delivery
+from notifygate.delivery import LEASE_RAN_OUT, LOOKED_UP_AFTER, Delivery
 from notifygate.failpoints import FailPoint, reach
 from notifygate.ledger import journal, messages, purchases
 from notifygate.ledger.database import Ledger
-from notifygate.ledger.messages import Doubt
+from notifygate.ledger.messages import Attempt, Doubt
 from notifygate.message import Result, Status
 
 logger = logging.getLogger(__name__)
@@ -91,6 +91,8 @@ class Doubts:
             if outcome is None:
                 continue
             sent = outcome.result is Result.ACCEPTED
+            if not sent and not self._is_to_be_believed(doubt):
+                continue
             resolution = Resolution(
                 verdict=Verdict.SENT if sent else Verdict.NOT_SENT,
                 by="look_up",
@@ -100,6 +102,22 @@ class Doubts:
             )
             ended += self.resolve(doubt.message_id, resolution)
         return ended
+
+    def _is_to_be_believed(self, doubt: Doubt) -> bool:
+        """Whether a provider that says that it never had a message is to be believed, and the message sent again."""
+        # INVARIANT(no second send on a wrong no): a process whose lease ran out may be frozen, and still hand over.
+        if doubt.detail == LEASE_RAN_OUT:
+            return False
+        # A look-up that is set up wrongly says no to everything: it must find what the provider certainly has.
+        with self._ledger.read() as conn:
+            control = messages.last_accepted(conn, doubt.channel)
+        outcome = None
+        if control is not None:
+            outcome = self._delivery.look_up(doubt.channel, _inquiry(control))
+        if outcome is not None and outcome.result is Result.ACCEPTED:
+            return True
+        logger.warning("look_up_not_believed", extra={"message_id": doubt.message_id})
+        return False
 
     def _write(self, conn: sa.Connection, doubt: Doubt, resolution: Resolution) -> None:
         now = self._clock()
@@ -131,12 +149,12 @@ def _status_after(doubt: Doubt, resolution: Resolution, now: datetime) -> dict[s
     return row | {"status": Status.FAILED.value, "reason": "not sent"}
 
 
-def _inquiry(doubt: Doubt) -> Inquiry:
+def _inquiry(about: Doubt | Attempt) -> Inquiry:
     return Inquiry(
-        message_id=doubt.message_id,
-        attempt_id=doubt.attempt_id,
-        provider_id=doubt.provider_id,
-        at=doubt.reserved_at,
+        message_id=about.message_id,
+        attempt_id=about.attempt_id,
+        provider_id=about.provider_id,
+        at=about.reserved_at,
     )
 
 

@@ -18,6 +18,7 @@ from notifygate.ledger.schema import (
     SERVICE_SQL,
     WAITING_SQL,
     contact_points,
+    ledger,
     messages,
     purchase_names,
     reservations,
@@ -108,6 +109,7 @@ class Doubt:
     provider_id: str | None
 
 
+_AMONG_THE_NEWEST = 10_000  # rows of the send log
 _SELECT = (
     sa.select(
         messages,
@@ -425,6 +427,29 @@ def claim_doubts(
             sa.update(messages).where(messages.c.message_id == doubt.message_id).values(sweep_at=now + wait)
         )
     return taken
+
+
+def last_accepted(conn: sa.Connection, channel: Channel) -> Attempt | None:
+    """The newest attempt on a channel that the provider accepted, if there is one among the newest."""
+    newest = (
+        sa.select(ledger.c.message_id, ledger.c.kind, ledger.c.channel, ledger.c.outcome, ledger.c.position)
+        .order_by(ledger.c.position.desc())
+        .limit(_AMONG_THE_NEWEST)
+    ).subquery()
+    found = conn.execute(
+        sa.select(newest.c.message_id)
+        .where(
+            newest.c.kind == "attempt",
+            newest.c.channel == channel.value,
+            newest.c.outcome == Result.ACCEPTED.value,
+        )
+        .order_by(newest.c.position.desc())
+        .limit(1)
+    ).scalar()
+    if found is None:
+        return None
+    accepted = [one for one in attempts_of(conn, found) if one.state == Result.ACCEPTED.value]
+    return accepted[-1] if accepted else None
 
 
 def resolve_attempt(

@@ -30,10 +30,22 @@ class Knowing(ScriptedChannel):
         super().__init__(*script)
         self.answer = answer
         self.asked: list[Inquiry] = []
+        self.known: set[str] = set()
+        """The ids of messages that it knows, whatever `answer` says of others."""
 
     def look_up(self, inquiry: Inquiry) -> HandOffOutcome | None:
+        if inquiry.message_id in self.known:
+            return ACCEPTED
         self.asked.append(inquiry)
         return self.answer()
+
+    def accept_one(self, gate: Gateway) -> None:
+        """Be handed a message, and know it from then on."""
+        self.script.insert(0, ACCEPTED)
+        message_id = gate.submit(order_update(text="One that arrives.")).message_id
+        gate.drain()
+        assert gate.status(message_id) is Status.SENT
+        self.known.add(message_id)
 
 
 def doubtful(gate: Gateway, **more: Any) -> str:
@@ -224,6 +236,7 @@ class TestALookUp:
     ) -> None:
         driver = Knowing(IN_DOUBT, ACCEPTED, answer=lambda: REFUSED)
         install(gate, driver)
+        driver.accept_one(gate)
         message_id = gate.submit(order_update()).message_id
         gate.drain()
         clock.advance(seconds=30)
@@ -231,6 +244,47 @@ class TestALookUp:
 
         assert gate.status(message_id) is Status.SENT
         assert [attempt.state for attempt in gate.explain(message_id).attempts] == ["failed", "accepted"]
+
+    def test_that_finds_nothing_at_all_is_not_believed(
+        self, gate: Gateway, clock: SimulatedClock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """INVARIANT(no second send on a wrong no)."""
+        driver = Knowing(IN_DOUBT, answer=lambda: REFUSED)
+        install(gate, driver)
+        message_id = gate.submit(order_update()).message_id
+        gate.drain()
+        clock.advance(minutes=1)
+        gate.drain()
+        assert gate.status(message_id) is Status.IN_DOUBT, "nothing was ever accepted to compare with"
+
+        driver.accept_one(gate)
+        driver.known.clear()
+        clock.advance(hours=1)
+        gate.drain()
+        assert gate.status(message_id) is Status.IN_DOUBT, "it does not know what it has"
+        assert "look_up_not_believed" in caplog.text
+
+    def test_that_finds_nothing_is_not_believed_of_a_process_that_may_only_be_frozen(
+        self, gate: Gateway, clock: SimulatedClock
+    ) -> None:
+        """INVARIANT(no second send on a wrong no)."""
+
+        def frozen(hand_off: object) -> HandOffOutcome:
+            clock.advance(minutes=6)
+            gate.drain()
+            clock.advance(minutes=1)
+            gate.drain()
+            return ACCEPTED
+
+        driver = Knowing(answer=lambda: REFUSED)
+        install(gate, driver)
+        driver.accept_one(gate)
+        driver.script.append(frozen)
+        message_id = gate.submit(order_update()).message_id
+        gate.drain()
+
+        assert gate.status(message_id) is Status.SENT
+        assert [one.message_id for one in driver.taken].count(message_id) == 1
 
     def test_that_cannot_say_is_repeated_less_and_less_often(
         self, gate: Gateway, clock: SimulatedClock

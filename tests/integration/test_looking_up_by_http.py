@@ -21,10 +21,15 @@ DOES_NOT_KNOW = Does(b"HTTP/1.1 404 x\r\nContent-Length: 0\r\n\r\n")
 
 
 class Provider(RudeHttpServer):
-    """Resets the connection of the first message; `says` is its answer to every look-up."""
+    """Accepts the first message, and resets the connection of the second.
 
-    def __init__(self, says: Does) -> None:
+    `says` is its answer to look-ups of any message but the first, which it knows unless `is_elsewhere`: then it knows
+    none, as if it were asked at a wrong address.
+    """
+
+    def __init__(self, says: Does, *, is_elsewhere: bool = False) -> None:
         super().__init__(says)
+        self._is_elsewhere = is_elsewhere
 
     @property
     def references(self) -> list[str]:
@@ -41,7 +46,11 @@ class Provider(RudeHttpServer):
 
     def _do(self, client: socket.socket, does: Does) -> bool:
         if self.requests[-1].startswith(b"POST"):
-            does = RESETS if len(self.references) == 1 else ACCEPTS
+            does = RESETS if len(self.references) == 2 else ACCEPTS
+        elif self._is_elsewhere:
+            does = DOES_NOT_KNOW
+        elif self.looked_up[-1] == f"/messages/{self.references[0]}":
+            does = KNOWS
         return super()._do(client, does)
 
     @property
@@ -60,16 +69,29 @@ class Provider(RudeHttpServer):
 
 
 @pytest.mark.parametrize(
-    ("says", "status", "sends"),
-    [(KNOWS, Status.SENT, 1), (DOES_NOT_KNOW, Status.SENT, 2), (HANGS, Status.IN_DOUBT, 1)],
-    ids=["known: sent once", "unknown: sent again", "silent: in doubt"],
+    ("says", "is_elsewhere", "status", "sends"),
+    [
+        (KNOWS, False, Status.SENT, 1),
+        (DOES_NOT_KNOW, False, Status.SENT, 2),
+        (HANGS, False, Status.IN_DOUBT, 1),
+        (DOES_NOT_KNOW, True, Status.IN_DOUBT, 1),
+    ],
+    ids=["known: sent once", "unknown: sent again", "silent: in doubt", "asked at a wrong address: in doubt"],
 )
 def test_a_doubt_ends_as_the_provider_says(
-    says: Does, status: Status, sends: int, open_gate: OpenGate, clock: SimulatedClock
+    says: Does,
+    is_elsewhere: bool,
+    status: Status,
+    sends: int,
+    open_gate: OpenGate,
+    clock: SimulatedClock,
 ) -> None:
-    with Provider(says) as provider:
+    with Provider(says, is_elsewhere=is_elsewhere) as provider:
         gate = open_gate(channels={"sms": provider.settings})
-        message_id = gate.submit(order_update(content=Sms("20 12 34 56", "På vej"))).message_id
+        first = gate.submit(order_update(content=Sms("20 12 34 56", "På vej"))).message_id
+        gate.drain()
+        assert gate.status(first) is Status.SENT
+        message_id = gate.submit(order_update(content=Sms("20 12 34 56", "Igen på vej"))).message_id
         gate.drain()
         assert gate.status(message_id) is Status.IN_DOUBT
         assert provider.looked_up == []
@@ -77,7 +99,7 @@ def test_a_doubt_ends_as_the_provider_says(
         gate.drain()
 
         assert gate.status(message_id) is status
-        assert provider.references == [message_id] * sends
-        assert provider.looked_up == [f"/messages/{message_id}"]
+        assert provider.references == [first] + [message_id] * sends
+        assert provider.looked_up[0] == f"/messages/{message_id}"
         if status is Status.SENT:
             assert gate.explain(message_id).attempts[-1].provider_id == "P-1"
