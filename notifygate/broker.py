@@ -117,13 +117,17 @@ class WorkQueue:
         """Whether a queue holds so many jobs that more would only wait there. Raises `BrokerError` as `put` does."""
         return self._trying(lambda: length(self._broker, queue)) >= _LONG_JOBS
 
+    def is_left_alone(self) -> bool:
+        """Whether the queue failed a moment ago, and is not tried now."""
+        return time.monotonic() < self._left_alone_until
+
     def close(self) -> None:
         if self._broker is not None:
             self._broker.close()
 
     def _trying(self, use: Callable[[], T]) -> T:
         """Use the broker, unless it failed a moment ago."""
-        if time.monotonic() < self._left_alone_until:
+        if self.is_left_alone():
             raise BrokerError("the queue was down a moment ago")
         try:
             return use()

@@ -42,13 +42,13 @@ class Scheduler:
         self._queue = queue
         self._clock = clock
         self._expire_some_leases = expire_leases
-        self._mark = mark
         self._requeue_after = requeue_after
         self._stopped = threading.Event()
         # A look-up may wait long for its provider, and must keep no sweep waiting.
+        works = {"sweeps": self.sweep, "look-ups": look_up, "marks": mark}
         self._threads = [
-            threading.Thread(target=self._repeat, args=[work], name=name, daemon=True)
-            for name, work in (("notifygate-sweeps", self._sweep_and_mark), ("notifygate-look-ups", look_up))
+            threading.Thread(target=self._repeat, args=[work], name=f"notifygate-{name}", daemon=True)
+            for name, work in works.items()
         ]
 
     def start(self) -> None:
@@ -65,14 +65,12 @@ class Scheduler:
     def sweep(self) -> int:
         """Sweep once; return how many messages were put on the queue."""
         self._expire_leases()
+        if self._queue.is_left_alone():
+            return 0
         # A campaign must not keep a login code waiting.
         queued = self._fill(SERVICE_QUEUE) + self._fill(BULK_QUEUE)
         metrics.swept(queued)
         return queued
-
-    def _sweep_and_mark(self) -> None:
-        self.sweep()
-        self._mark()
 
     def _expire_leases(self) -> None:
         while not self._stopped.is_set() and self._expire_some_leases(_BATCH) == _BATCH:
