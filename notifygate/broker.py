@@ -147,7 +147,11 @@ def length(broker: dramatiq.Broker | None, queue: str) -> int:
     if broker is not None and hasattr(
         broker, "get_queue_message_counts"
     ):  # RabbitMQ, whose package may be missing
-        return int(broker.get_queue_message_counts(queue)[0])
+        try:
+            return int(broker.get_queue_message_counts(queue)[0])
+        except Exception:
+            del broker.connection  # type: ignore[attr-defined]  # else it is broken for ever: only enqueueing drops it
+            raise
     return 0
 
 

@@ -120,10 +120,11 @@ def restored(
 
 
 def ledger_is_missing(settings: GatewaySettings) -> bool:
-    """Whether the ledger is an SQLite file that is not there; opening it would make it."""
+    """Whether the ledger is an SQLite file that is not there, and that opening it would make."""
     from sqlalchemy.engine import make_url
 
     url = make_url(settings.ledger)
     if url.get_backend_name() != "sqlite" or not url.database:
         return False
-    return not Path(url.database).exists()
+    path = Path(url.database)
+    return not path.exists() and path.parent.is_dir()

@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 _TRIES = 20
 _BUSY_TIMEOUT_MS = 60_000
+# A host that is switched off answers nothing at all: without these a worker waits for it for minutes.
+_GONE_AFTER = {"connect_timeout": 10, "tcp_user_timeout": 30_000, "keepalives_idle": 30}
 _READ_ONLY = "notifygate_read_only"
 _MIGRATION_LOCK = 7_239_501_120  # any fixed number: the PostgreSQL advisory lock that migrations hold
 _ID_NAME = "ledger_id"
@@ -213,13 +215,20 @@ def _make_engine(url: str) -> sa.Engine:
             pool_size=10,
             max_overflow=20,
             hide_parameters=True,
-            connect_args={"options": f"-c lock_timeout={_BUSY_TIMEOUT_MS}"},
+            connect_args=_connection_settings(parsed),
         )
     except ModuleNotFoundError as error:
         raise LedgerError(
             f"gateway.ledger: the driver for {parsed.get_backend_name()} is not installed: "
             "pip install 'notifygate[postgres]'"
         ) from error
+
+
+def _connection_settings(url: sa.URL) -> dict[str, Any]:
+    """What PostgreSQL connections are opened with; what the URL says comes first."""
+    options = " ".join([f"-c lock_timeout={_BUSY_TIMEOUT_MS}", *url.normalized_query.get("options", ())])
+    settings = _GONE_AFTER | {"options": options}
+    return {name: value for name, value in settings.items() if name == "options" or name not in url.query}
 
 
 def _make_private(path: str | None) -> None:

@@ -12,7 +12,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from support.databases import Databases
+from support.databases import Databases, PostgresDatabases
 from support.fixtures import ConfigFile
 from support.messages import ANNA_EMAIL, order_update
 from support.processes import run_at_once
@@ -275,3 +275,35 @@ with Gateway.open() as gate:
             nowhere = "sqlite:////no/such/folder/ledger.db"
         with pytest.raises(LedgerError, match="the ledger cannot be used"):
             Gateway.open(config_file(gateway={"ledger": nowhere}))
+
+
+class TestConnections:
+    @pytest.fixture
+    def url(self, postgres_databases: PostgresDatabases, tmp_path: Path) -> Iterator[str]:
+        with postgres_databases.fresh(tmp_path) as url:
+            yield url
+
+    def test_are_given_up_in_time_where_the_server_is_gone(self, url: str) -> None:
+        assert parameters(url)["connect_timeout"] == "10"
+        assert parameters(url)["tcp_user_timeout"] == "30000"
+
+    def test_take_what_the_url_says(self, url: str) -> None:
+        assert parameters(f"{url}&connect_timeout=3")["connect_timeout"] == "3"
+        ledger = Ledger(f"{url}&options=-c%20work_mem%3D77MB")
+        try:
+            with ledger.read() as conn:
+                assert conn.exec_driver_sql("SHOW work_mem").scalar() == "77MB"
+                assert conn.exec_driver_sql("SHOW lock_timeout").scalar() == "1min"
+        finally:
+            ledger.close()
+
+
+def parameters(url: str) -> dict[str, str]:
+    """What an open connection was opened with."""
+    ledger = Ledger(url)
+    try:
+        with ledger.read() as conn:
+            found: dict[str, str] = conn.connection.driver_connection.info.get_parameters()  # type: ignore[union-attr]
+            return found
+    finally:
+        ledger.close()
