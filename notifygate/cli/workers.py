@@ -49,7 +49,8 @@ class Workers:
             self._kill_group()
             self._wait_for_group()
             return 0 if self.times_asked > 0 else 128 - child.returncode
-        return child.returncode
+        # Dramatiq may end with 0 although a worker of its was killed: a service manager must hear of it.
+        return child.returncode if self.times_asked > 0 else child.returncode or 1
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
         """The first signal asks the workers to finish what they have in hand; a second one does not wait for that."""
