@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import os
 import re
 import sys
 from collections.abc import Callable
@@ -659,14 +658,24 @@ def test_persons(shop: Path, run: Run) -> None:
 # --- worker, up, demo
 
 
-def test_worker_becomes_dramatiq(shop: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_runs_dramatiq_and_fails_where_that_ends_unasked(
+    shop: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from notifygate.cli.workers import Workers
+
     (shop / "notifygate.toml").write_text(
         CONFIG.replace('broker = "none"', 'broker = "redis://localhost:1/0"')
     )
-    became: list[tuple[list[str], dict[str, str]]] = []
-    monkeypatch.setattr(os, "execve", lambda path, args, env: became.append((args, env)))
-    assert run("worker", "-p", "2", "-t", "3", "--queues", "service").code == 0
-    ((args, env),) = became
+    ran: list[tuple[list[str], dict[str, str]]] = []
+
+    def end_at_once(workers: Workers, command: list[str], environment: dict[str, str]) -> int:
+        ran.append((command, environment))
+        return 1
+
+    monkeypatch.setattr(Workers, "run", end_at_once)
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
+    assert run("worker", "-p", "2", "-t", "3", "--queues", "service").code == 1
+    ((args, env),) = ran
     assert args[1:] == [
         *("-m", "dramatiq", "notifygate.actors:setup", "--threads", "3", "--processes", "2"),
         *("--queues", "notifygate-service"),
