@@ -59,6 +59,7 @@ class WorkerLife(Middleware):
         logger.info("worker_started", extra=told)
 
     def before_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
+        self.runtime.stop_working()
         self.reloader.stop()
         self.runtime.scheduler.stop()
 

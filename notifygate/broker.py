@@ -33,7 +33,7 @@ ACTORS = {SERVICE_QUEUE: "process_service", BULK_QUEUE: "process_bulk"}
 
 IDS_PER_JOB = 100
 _CONNECT_TIMEOUT_S = 2.0
-_ANSWER_TIMEOUT_S = 10.0
+_ANSWER_TIMEOUT_S = 3.0
 _LEAVE_ALONE_S = 5.0
 _LONG_JOBS = 1_000
 
@@ -141,9 +141,10 @@ class WorkQueue:
 
 
 def length(broker: dramatiq.Broker | None, queue: str) -> int:
-    """How many jobs a queue holds, those in workers' hands included where the broker counts them."""
+    """How many jobs of a queue no worker has fetched yet."""
     if isinstance(broker, RedisBroker):
-        return int(broker.do_qsize(queue))
+        # Not dramatiq's own count: that is of the jobs' contents, which may outlive the list of what is to be fetched.
+        return int(broker.client.llen(f"{broker.namespace}:{queue}"))
     if broker is not None and hasattr(
         broker, "get_queue_message_counts"
     ):  # RabbitMQ, whose package may be missing

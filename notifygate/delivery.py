@@ -75,7 +75,12 @@ class Delivery:
         self._record_patiently(impossible)
         left_out = {reservation.attempt_id for reservation, _ in impossible}
         possible = [one for one in reservations if one.attempt_id not in left_out]
-        orders = self._orders(possible)
+        try:
+            orders = self._orders(possible)
+        except LedgerError:
+            # Nothing was handed over: that must not end as a doubt.
+            self._record_patiently([(one, _NOT_HANDED_OVER) for one in possible])
+            return
         for channel in sorted({reservation.message.channel for reservation in possible}):
             batch = [one for one in possible if one.message.channel is channel]
             ended: list[tuple[Reservation, HandOffOutcome]] = []
@@ -104,8 +109,7 @@ class Delivery:
         try:
             outcome = driver.look_up(inquiry)
         except Exception as error:  # noqa: BLE001  # a driver's bug, whatever it is: the doubt stays
-            raised = {"error": type(error).__name__, "where": logs.where(error)}
-            logger.error("channel_driver_raised", extra=raised)  # noqa: TRY400  # its words may quote the message
+            _tell_of_bug(error)
             return None
         if outcome is None or outcome.result not in (Result.ACCEPTED, Result.FAILED):
             return None
@@ -163,11 +167,8 @@ class Delivery:
                 yield pulled[done], outcome
                 done += 1
         except Exception as error:  # noqa: BLE001  # a driver's bug, whatever it is
-            # A driver that raises has a bug. What it may have sent is in doubt; the rest was not sent. Its own words
-            # are not logged: they may quote the message.
-            raised = {"error": type(error).__name__, "where": logs.where(error)}
-            logger.error("channel_driver_raised", extra=raised)  # noqa: TRY400
-            metrics.broke_off("channel")
+            # A driver that raises has a bug. What it may have sent is in doubt; the rest was not sent.
+            _tell_of_bug(error)
         for reservation in batch[done:]:
             yield reservation, (_IN_DOUBT_AFTER_FAULT if reservation in pulled else _NOT_HANDED_OVER)
 
@@ -271,7 +272,7 @@ class Delivery:
     ) -> None:
         purpose = self._config.policy.purposes.get(message.purpose)
         resend = purpose is not None and purpose.on_doubt == "resend"
-        holds = outcome.result is Result.ACCEPTED or (outcome.result is Result.IN_DOUBT and not resend)
+        status = self._status_after(message, outcome, now, resend=resend)
         was_open = messages.end_attempt(
             conn,
             attempt_id,
@@ -279,14 +280,16 @@ class Delivery:
             detail=outcome.detail,
             provider_id=outcome.provider_id,
             now=now,
-            blocks=holds,
+            blocks=status["status"] in (Status.SENT, Status.IN_DOUBT),
         )
+        if not was_open and messages.ended_as(conn, attempt_id, outcome.result):
+            return  # recorded before, by a commit whose answer was lost
         journal.append(conn, [_entry(attempt_id, message, outcome, now)])
         if not was_open:
             return
         if outcome.result in (Result.REJECTED, Result.FAILED):
             purchases.release_asks(conn, [attempt_id])
-        messages.set_status(conn, [self._status_after(message, outcome, now, resend=resend)])
+        messages.set_status(conn, [status])
 
     def _status_after(
         self, message: StoredMessage, outcome: HandOffOutcome, now: datetime, *, resend: bool
@@ -317,6 +320,13 @@ class Delivery:
         doubled: timedelta = delivery.retry_after * 2 ** min(attempts - 1, 30)
         wait = min(doubled, delivery.retry_at_most / _JITTER) * random.uniform(1.0, _JITTER)
         return max(wait, at_least or timedelta(0))
+
+
+def _tell_of_bug(error: Exception) -> None:
+    """Count and log that a driver raised, without its own words: they may quote the message."""
+    metrics.broke_off("channel")
+    raised = {"error": type(error).__name__, "where": logs.where(error)}
+    logger.error("channel_driver_raised", extra=raised)
 
 
 def _tell(attempt_id: str, message: StoredMessage, outcome: HandOffOutcome) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -24,7 +24,7 @@ from notifygate.message import Result, Status
 
 logger = logging.getLogger(__name__)
 
-_LOOKED_UP_AT_ONCE = 20
+_BY = {"person": "a person", "look_up": "a look-up"}
 _LATEST = timedelta(days=1)
 
 
@@ -37,14 +37,14 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
-    """An end of doubt. `by` is `person` or `look_up`; `detail` is kept with the attempt, outside the send log.
+    """An end of doubt. `by` is `person` or `look_up`; `evidence` is kept with the message, outside the send log.
 
     With `again` a message that was not sent waits for a fresh decision; without, it has failed.
     """
 
     verdict: Verdict
-    by: str
-    detail: str
+    by: Literal["person", "look_up"]
+    evidence: str
     again: bool = False
     actor: str | None = None
     provider_id: str | None = None
@@ -58,11 +58,11 @@ class Doubts:
         self._delivery = delivery
         self._clock = clock
 
-    def resolve(self, message_id: str, resolution: Resolution) -> bool:
-        """End the doubt about a message; say whether it was in doubt."""
+    def resolve(self, message_id: str, resolution: Resolution, *, attempt_id: str | None = None) -> bool:
+        """End the doubt about a message; say whether it was in doubt, by that attempt if one is named."""
 
         def write(conn: sa.Connection) -> bool:
-            doubt = messages.hold_doubt(conn, message_id)
+            doubt = messages.hold_doubt(conn, message_id, attempt_id)
             if doubt is None:
                 return False
             self._write(conn, doubt, resolution)
@@ -71,45 +71,46 @@ class Doubts:
 
         return self._ledger.transact(write)
 
-    def look_up(self) -> int:
-        """Ask the providers about doubts whose turn it is, a few at a time; return how many were ended.
+    def look_up(self) -> bool:
+        """Ask the provider about one doubt whose turn it is; say whether there was one.
 
         A doubt is looked up half a minute after the hand-off, and then at longer and longer intervals.
         """
         channels = self._delivery.channels_that_look_up()
         if not channels:
-            return 0
+            return False
         now = self._clock()
-        due = self._ledger.transact(
-            lambda conn: messages.claim_doubts(
-                conn, now, channels, soonest=LOOKED_UP_AFTER, latest=_LATEST, limit=_LOOKED_UP_AT_ONCE
-            )
+        claimed = self._ledger.transact(
+            lambda conn: messages.claim_doubt(conn, now, channels, soonest=LOOKED_UP_AFTER, latest=_LATEST)
         )
-        ended = 0
-        for doubt in due:
-            outcome = self._delivery.look_up(doubt.channel, _inquiry(doubt))
-            if outcome is None:
-                continue
-            sent = outcome.result is Result.ACCEPTED
-            if not sent and not self._is_to_be_believed(doubt):
-                continue
+        if claimed is None:
+            return False
+        outcome = self._delivery.look_up(claimed.channel, _inquiry(claimed))
+        if outcome is None:
+            return True
+        sent = outcome.result is Result.ACCEPTED
+        if sent or self._is_to_be_believed(claimed):
             resolution = Resolution(
                 verdict=Verdict.SENT if sent else Verdict.NOT_SENT,
                 by="look_up",
-                detail=outcome.detail or "found by a look-up",
+                evidence=outcome.detail or "found by a look-up",
                 again=True,
                 provider_id=outcome.provider_id,
             )
-            ended += self.resolve(doubt.message_id, resolution)
-        return ended
+            # By the attempt that was asked about: meanwhile another may have followed it, and be in doubt itself.
+            self.resolve(claimed.message_id, resolution, attempt_id=claimed.attempt_id)
+        return True
 
     def _is_to_be_believed(self, doubt: Doubt) -> bool:
         """Whether a provider that says that it never had a message is to be believed, and the message sent again."""
         # INVARIANT(no second send on a wrong no): a process whose lease ran out may be frozen, and still hand over.
         if doubt.detail == LEASE_RAN_OUT:
             return False
-        # A look-up that is set up wrongly says no to everything: it must find what the provider certainly has.
         with self._ledger.read() as conn:
+            # Of a restored ledger the provider may know the message by an attempt that was lost with the rest.
+            if journal.was_restored_since(conn, doubt.reserved_at):
+                return False
+            # A look-up that is set up wrongly says no to everything: it must find what the provider certainly has.
             control = messages.last_accepted(conn, doubt.channel)
         outcome = None
         if control is not None:
@@ -125,19 +126,25 @@ class Doubts:
         result = Result.ACCEPTED if sent else Result.FAILED
         provider_id = resolution.provider_id or doubt.provider_id
         messages.resolve_attempt(
-            conn, doubt.attempt_id, result, detail=resolution.detail, provider_id=provider_id, now=now
+            conn,
+            doubt.attempt_id,
+            result,
+            detail=f"{doubt.detail}; resolved by {_BY[resolution.by]}",
+            provider_id=provider_id,
+            now=now,
         )
         if not sent:
             purchases.release_asks(conn, [doubt.attempt_id])
         messages.set_status(conn, [_status_after(doubt, resolution, now)])
-        journal.append(conn, [_entry(doubt, resolution, result, now)])
+        evidence = self._ledger.fingerprints.of("evidence", resolution.evidence)
+        journal.append(conn, [_entry(doubt, resolution, result, evidence, now)])
 
 
 def _status_after(doubt: Doubt, resolution: Resolution, now: datetime) -> dict[str, Any]:
     row: dict[str, Any] = {
         "id": doubt.message_id,
         "status": Status.SENT.value,
-        "reason": None,
+        "reason": resolution.evidence,
         "due_at": now,
         "sweep_at": now,
         "attempts": doubt.attempts,
@@ -146,7 +153,7 @@ def _status_after(doubt: Doubt, resolution: Resolution, now: datetime) -> dict[s
         return row
     if resolution.again:
         return row | {"status": Status.QUEUED.value}
-    return row | {"status": Status.FAILED.value, "reason": "not sent"}
+    return row | {"status": Status.FAILED.value}
 
 
 def _inquiry(about: Doubt | Attempt) -> Inquiry:
@@ -158,7 +165,7 @@ def _inquiry(about: Doubt | Attempt) -> Inquiry:
     )
 
 
-def _entry(doubt: Doubt, resolution: Resolution, result: Result, now: datetime) -> journal.Row:
+def _entry(doubt: Doubt, resolution: Resolution, result: Result, evidence: str, now: datetime) -> journal.Row:
     return journal.Row(
         kind=journal.Kind.RESOLUTION,
         at=now,
@@ -175,6 +182,7 @@ def _entry(doubt: Doubt, resolution: Resolution, result: Result, now: datetime) 
             "by": resolution.by,
             "actor": resolution.actor,
             "again": resolution.again and resolution.verdict is Verdict.NOT_SENT,
+            "evidence_fingerprint": evidence,
             "provider_id": resolution.provider_id,
         },
     )

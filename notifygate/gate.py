@@ -50,8 +50,16 @@ class Gate:
     """Decides messages under one policy. Holds no state of its own but whether the ledger knows the policy."""
 
     def __init__(
-        self, ledger: Ledger, policy: Policy, clock: Callable[[], datetime], *, lease: timedelta
+        self,
+        ledger: Ledger,
+        policy: Policy,
+        clock: Callable[[], datetime],
+        *,
+        lease: timedelta,
+        recognise: Callable[[], None],
     ) -> None:
+        """`recognise` is called once connected, and raises where it is not the ledger it should be."""
+        self._recognise = recognise
         self._ledger = ledger
         self._policy = policy
         self._rules = rules_of(policy)
@@ -59,13 +67,21 @@ class Gate:
         self._lease = lease
         self._policy_is_known = False
 
-    def decide(self, message_ids: Sequence[str], *, without: Collection[Channel] = ()) -> Decided:
-        """Decide those of the messages that are due, and reserve what is allowed; leave some channels out.
+    def decide(
+        self,
+        message_ids: Sequence[str],
+        *,
+        without: Collection[Channel] = (),
+        one_of: Collection[Channel] = (),
+    ) -> Decided:
+        """Decide those of the messages that are due, and reserve what is allowed.
+
+        Messages of the channels `without` are left out, and of each of `one_of` all but one.
 
         Raises `LedgerError` where the ledger cannot be used; then nothing was decided.
         """
         started_at = time.monotonic()
-        decided = self._ledger.transact(lambda conn: self._decide(conn, message_ids, without))
+        decided = self._ledger.transact(lambda conn: self._decide(conn, message_ids, without, one_of))
         _tell(decided, time.monotonic() - started_at)
         self._policy_is_known = self._policy_is_known or decided.count > 0
         if decided.reservations:
@@ -88,9 +104,14 @@ class Gate:
         return evaluate(request, view.snapshot(purchase), self._policy, now, rules=self._rules)
 
     def _decide(
-        self, conn: sa.Connection, message_ids: Sequence[str], without: Collection[Channel]
+        self,
+        conn: sa.Connection,
+        message_ids: Sequence[str],
+        without: Collection[Channel],
+        one_of: Collection[Channel],
     ) -> Decided:
-        claimed = messages.claim(conn, message_ids, self._clock(), without=without)
+        self._recognise()
+        claimed = messages.claim(conn, message_ids, self._clock(), without=without, one_of=one_of)
         if not claimed:
             return Decided()
         reach(FailPoint.DECIDE_CLAIMED)

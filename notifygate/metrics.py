@@ -153,7 +153,7 @@ JOBS = Metric(
     name="notifygate_queue_jobs",
     kind="gauge",
     labels=("queue",),
-    meaning="Jobs on the queue, each of up to 100 messages.",
+    meaning="Jobs on the queue that no worker has fetched, each of up to 100 messages.",
 )
 READ_AT_SCRAPE = (LEDGER_UP, BROKER_UP, BACKLOG, AGE, DEFERRED, IN_DOUBT, HELD, JOBS)
 

@@ -54,13 +54,17 @@ class Probe(Generic[T]):
         self._lock = threading.Lock()
         self._asked: _Asked[T] | None = None
 
-    def answer(self) -> T | None:
-        """What was found within the last `keep_s`, or is found now."""
+    def ask(self) -> _Asked[T]:
+        """Begin to ask, unless that was done within the last `keep_s`, or is being done."""
         with self._lock:
             asked = self._asked
             if asked is None or asked.is_older_than(self._keep_s):
                 asked = self._asked = _Asked(self._ask)
-        return asked.wait(self._within_s)
+        return asked
+
+    def answer(self) -> T | None:
+        """What was found within the last `keep_s`, or is found now."""
+        return self.ask().wait(self._within_s)
 
 
 class _Asked(Generic[T]):
@@ -101,7 +105,6 @@ class Probes:
     def __init__(self, settings: GatewaySettings) -> None:
         self._settings = settings
         self._ledger = Ledger(_patient_url(settings.ledger))
-        self._broker = brokers.open_broker(settings)
         self._ledger_state = Probe(self._ask_ledger, within_s=ANSWER_WITHIN_S, keep_s=_STATE_KEPT_S)
         self._broker_state = Probe(self._ask_broker, within_s=ANSWER_WITHIN_S, keep_s=_STATE_KEPT_S)
         self._backlog = Probe(self._ask_backlog, within_s=ANSWER_WITHIN_S, keep_s=_FIGURES_KEPT_S)
@@ -109,6 +112,7 @@ class Probes:
 
     def readiness(self) -> Mapping[str, str]:
         """The state of the ledger (`ok`, `down` or `wrong schema`) and of the queue (`ok` or `down`)."""
+        self._broker_state.ask()  # both at the same time
         return {
             "ledger": self._ledger_state.answer() or "down",
             "broker": self._broker_state.answer() or "down",
@@ -116,6 +120,8 @@ class Probes:
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The gauges, for a registry of prometheus_client. Those of what is down are left out."""
+        self._backlog.ask()
+        self._jobs.ask()
         state = self.readiness()
         found = self._backlog.answer() if state["ledger"] == "ok" else None
         yield _gauge(metrics.LEDGER_UP, {(): float(found is not None)})
@@ -144,7 +150,13 @@ class Probes:
             return gauges.read(conn, datetime.now(UTC))
 
     def _ask_jobs(self) -> Mapping[str, int]:
-        return {name: brokers.length(self._broker, queue) for name, queue in _QUEUES.items()}
+        broker = brokers.open_broker(self._settings)
+        try:
+            return {name: brokers.length(broker, queue) for name, queue in _QUEUES.items()}
+        finally:
+            # Opened for this question: a connection to RabbitMQ belongs to the thread that asks.
+            if broker is not None:
+                broker.close()
 
 
 def _patient_url(url: str) -> str:

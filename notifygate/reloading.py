@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -18,7 +19,9 @@ logger = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 1.0
 
-_Looks = tuple[tuple[int, int, int] | None, ...]
+_REFUSED_TRIED_AGAIN_AFTER_S = 30.0
+
+_Looks = tuple[tuple[int, ...] | None, ...]
 
 
 class Reloader:
@@ -31,6 +34,7 @@ class Reloader:
         self._files = runtime.config.files
         # Unknown: the files may have changed since they were read.
         self._taken_up: _Looks | None = None
+        self._refused_at: float | None = None
         self._seen_last = looks_of(self._files)
 
     def start(self) -> None:
@@ -46,6 +50,11 @@ class Reloader:
 
         Files must look the same twice in a row: one that is being written is left alone until it is whole.
         """
+        if (
+            self._refused_at is not None
+            and time.monotonic() > self._refused_at + _REFUSED_TRIED_AGAIN_AFTER_S
+        ):
+            self._taken_up = None  # what was missing, such as a new file with a secret, may have come
         now = looks_of(self._files)
         is_settled, self._seen_last = now == self._seen_last, now
         if now == self._taken_up or not is_settled:
@@ -55,17 +64,19 @@ class Reloader:
         return True
 
     def _reload(self) -> None:
-        before = self._runtime.config
+        before, self._refused_at = self._runtime.config, None
         try:
             new = config.load(before.source)
             if new == before:
                 return
             self._runtime.reload(new)
         except ConfigError as error:
+            self._refused_at = time.monotonic()
             metrics.config_reloaded("refused")
             for fault in error.faults:
                 logger.error("config_refused", extra={"error": str(fault)})  # noqa: TRY400  # a user's mistake
         except NotifygateError as error:
+            self._refused_at = time.monotonic()
             metrics.config_reloaded("refused")
             logger.error("config_refused", extra={"error": str(error)})  # noqa: TRY400  # a user's mistake
         else:
@@ -73,6 +84,9 @@ class Reloader:
                 self._files, self._taken_up = new.files, None
             metrics.config_reloaded("reloaded")
             logger.info("config_reloaded", extra={"policy": new.policy.hash})
+            for table in ("purposes", "merchants"):
+                if gone := sorted(set(getattr(before.policy, table)) - set(getattr(new.policy, table))):
+                    logger.warning("config_without", extra={table: gone})  # what waits for these is denied
 
     def _run(self) -> None:
         while not self._stopped.wait(_LOOK_EVERY_S):
@@ -89,9 +103,9 @@ def looks_of(files: Iterable[Path]) -> _Looks:
     return tuple(_look(file) for file in files)
 
 
-def _look(file: Path) -> tuple[int, int, int] | None:
+def _look(file: Path) -> tuple[int, ...] | None:
     try:
         found = file.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino

@@ -7,12 +7,16 @@ row that they saw in the data folder, and refuse to work on a ledger that lacks 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import logging
+import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,9 +31,13 @@ from notifygate.ledger.messages import StoredMessage
 from notifygate.message import Status
 from notifygate.policy import Policy, PurposeClass
 
+logger = logging.getLogger(__name__)
+
 _DETAIL = "restored from a backup"
 _BATCH = 500
 _NAME = "ledger-seen.json"
+_LATER = timedelta(seconds=10)  # what was sent after the last note was made
+_NOT_AGAIN_FOR_S = 0.7  # less than a tick of the scheduler
 
 
 class Restoration:
@@ -91,6 +99,12 @@ class Restoration:
             if message.purpose not in purposes or purposes[message.purpose].on_doubt == "hold"
         ]
 
+    def _asks_now(self, message: StoredMessage) -> bool:
+        """Whether a message is a review request, by the policy of now where that knows its purpose."""
+        purpose = self._policy.purposes.get(message.purpose)
+        kind = message.purpose_class if purpose is None else purpose.purpose_class
+        return kind is PurposeClass.REVIEW
+
     def _asks(
         self, conn: sa.Connection, doubted: Sequence[tuple[str, StoredMessage]], now: datetime
     ) -> list[dict[str, Any]]:
@@ -98,7 +112,7 @@ class Restoration:
         asking = [
             (attempt_id, message, message.purchase_id)
             for attempt_id, message in doubted
-            if message.purpose_class is PurposeClass.REVIEW and message.purchase_id is not None
+            if self._asks_now(message) and message.purchase_id is not None
         ]
         slots = {
             purchase_id: iter(free)
@@ -136,6 +150,7 @@ class LedgerMark:
         self._ledger = ledger
         self._path = data_dir / _NAME
         self._position = 0
+        self._made_at = -math.inf
 
     def check(self) -> None:
         """Raise `LedgerError` where the ledger lacks what was seen, and it is not recorded that it was restored.
@@ -153,11 +168,19 @@ class LedgerMark:
                 return
         raise LedgerError(
             f"the ledger lacks what the workers of this machine saw at {seen.at:%Y-%m-%d %H:%M:%S} UTC: it was "
-            "restored from a backup, and what was sent since would be sent again. Run 'notifygate db restored' first"
+            "restored from a backup, and what was sent since would be sent again. Run first: notifygate db restored "
+            f"--until {seen.at + _LATER:%Y-%m-%dT%H:%M:%SZ}"
         )
 
     def make(self) -> None:
-        """Note the newest row. A data folder that cannot be written is no reason to stop."""
+        """Note the newest row, at most once a second. Raises `LedgerError` as `check` does: the old note stays then.
+
+        A data folder that cannot be written is told once, and is no reason to stop.
+        """
+        if time.monotonic() < self._made_at + _NOT_AGAIN_FOR_S:
+            return
+        self.check()
+        self._made_at = time.monotonic()
         with self._ledger.read() as conn:
             newest = journal.newest(conn)
         if newest is None or newest.position is None or newest.position == self._position:
@@ -168,11 +191,27 @@ class LedgerMark:
             "row": _digest(newest),
             "at": newest.at.isoformat(),
         }
+        try:
+            self._write(json.dumps(seen))
+        except OSError as error:
+            if self._position >= 0:
+                logger.warning(
+                    "ledger_mark_not_written", extra={"error": error.strerror or type(error).__name__}
+                )
+            self._position = -1
+        else:
+            self._position = newest.position
+
+    def _write(self, text: str) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        written = self._path.with_name(f"{_NAME}.{os.getpid()}")
-        written.write_text(json.dumps(seen), encoding="utf-8")
-        written.replace(self._path)
-        self._position = newest.position
+        with (self._path.with_name(f"{_NAME}.lock")).open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            written = self._path.with_name(f"{_NAME}.new")
+            with written.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())  # else a machine that loses power may leave it empty
+            written.replace(self._path)
 
     def _read(self) -> _Seen | None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -48,6 +49,7 @@ Clock = Callable[[], datetime]
 _DRAIN_BATCH = 100
 # Few enough that what is decided is handed over at once: a refusal that comes between the two comes too late.
 _DECIDED_AT_ONCE = 25
+_HANDED_OVER_WITHIN_S = 1.0
 # The keys that a process goes by for as long as it lives.
 _FOR_LIFE = {
     "gateway": ("ledger", "broker", "data_dir", "secret"),
@@ -63,13 +65,28 @@ def system_clock() -> datetime:
 class Configured:
     """All that follows from one config: replaced as a whole when the config changes."""
 
-    def __init__(self, ledger: Ledger, config: Config, clock: Clock) -> None:
+    def __init__(
+        self, ledger: Ledger, config: Config, clock: Clock, *, recognise: Callable[[], None]
+    ) -> None:
         self.config = config
-        self.gate = Gate(ledger, config.policy, clock, lease=config.settings.delivery.lease)
+        self.gate = Gate(
+            ledger, config.policy, clock, lease=config.settings.delivery.lease, recognise=recognise
+        )
         self.drivers = open_channels(config)
         self.delivery = Delivery(ledger, config, self.drivers, clock)
         self.doubts = Doubts(ledger, self.delivery, clock)
         self.users = 0
+        self.group_size = _DECIDED_AT_ONCE
+        """How many messages are decided and reserved together."""
+
+    def pace(self, count: int, took_s: float) -> None:
+        """Let a group be as large as is handed over within about a second.
+
+        What a killed process had reserved is in doubt, and a refusal that comes after the decision comes too late.
+        """
+        if count:
+            fits = int(_HANDED_OVER_WITHIN_S * count / max(took_s, 1e-6))
+            self.group_size = max(1, min(fits, _DECIDED_AT_ONCE))
 
     def close(self) -> None:
         for driver in self.drivers.values():
@@ -89,12 +106,14 @@ class Runtime:
     ) -> None:
         self.clock = clock
         self._lock = threading.Lock()
+        self._recognised_at = 0
+        self._is_stopping = False
         settings = config.settings
         secret = settings.gateway.secret
         self.ledger = Ledger(settings.gateway.ledger, secret=secret.get_secret_value() if secret else None)
         try:
             self.queue = WorkQueue(broker or open_broker(settings.gateway), embedded=embedded)
-            self._configured = Configured(self.ledger, config, clock)
+            self._configured = Configured(self.ledger, config, clock, recognise=self._recognise_ledger)
         except BaseException:
             self.ledger.close()
             raise
@@ -139,7 +158,7 @@ class Runtime:
         opened; then nothing has changed.
         """
         check_reload(config, instead_of=self.config)
-        new = Configured(self.ledger, config, self.clock)
+        new = Configured(self.ledger, config, self.clock, recognise=self._recognise_ledger)
         with self._lock:
             before, self._configured = self._configured, new
             is_unused = before.users == 0
@@ -196,24 +215,37 @@ class Runtime:
         whose provider was found down a moment ago.
         """
         count, left = 0, list(message_ids)
-        while left:
+        while left and not self._is_stopping:
             # Taken up anew for each group, so that a changed config counts for the next.
             with self._in_use() as parts:
                 rests = parts.delivery.rests
-                # One message finds out whether a provider is back.
-                size = 1 if rests.over() else _DECIDED_AT_ONCE
-                batch, left = left[:size], left[size:]
-                decided = parts.gate.decide(batch, without=rests.resting())
-                parts.delivery.deliver(decided.reservations)
+                batch, left = left[: parts.group_size], left[parts.group_size :]
+                with rests.trials() as trials:
+                    decided = parts.gate.decide(batch, without=rests.resting() - trials, one_of=trials)
+                    started_at = time.monotonic()
+                    parts.delivery.deliver(decided.reservations)
+                    parts.pace(len(decided.reservations), time.monotonic() - started_at)
             count += decided.count
+        if left:
+            self._leave_to_the_scheduler(left)
         return count
+
+    def stop_working(self) -> None:
+        """Let `work` end after the group in hand; what is left of a job is queued again for others."""
+        self._is_stopping = True
+
+    def _recognise_ledger(self) -> None:
+        """After any new connection, see that it is still the ledger it was: it may have been restored meanwhile."""
+        if self.ledger.connections_made != self._recognised_at:
+            self.mark.check()
+            self._recognised_at = self.ledger.connections_made
 
     def expire_leases(self, limit: int = 500) -> int:
         """Put in doubt what was reserved and never recorded; return how many."""
         return self._configured.delivery.expire_leases(limit)
 
-    def look_up(self) -> int:
-        """Ask the providers about doubts whose turn it is; return how many were ended."""
+    def look_up(self) -> bool:
+        """Ask the provider about a doubt whose turn it is; say whether there was one."""
         with self._in_use() as parts:
             return parts.doubts.look_up()
 
@@ -224,7 +256,8 @@ class Runtime:
         """
         self.mark.check()
         self.expire_leases()
-        self.look_up()
+        while self.look_up():
+            pass
         total, passed_over = 0, None
         while limit is None or total < limit:
             batch = _DRAIN_BATCH if limit is None else min(_DRAIN_BATCH, limit - total)
@@ -237,11 +270,12 @@ class Runtime:
             # Where none was decided, all are in other workers' hands: leave them there, and look behind them.
             passed_over = None if decided else due[-1]
             total += decided
+        self.mark.make()
         return total
 
 
 def check_reload(config: Config, *, instead_of: Config) -> None:
-    """Raise `ConfigError` where a config changes what only a restart can change."""
+    """Raise `ConfigError` where a config changes what only a restart can change, `ChannelError` for a bad channel."""
     faults = [
         ConfigFault(key=f"{table}.{key}", problem="takes effect only when the workers are started anew")
         for table, keys in _FOR_LIFE.items()
@@ -250,6 +284,8 @@ def check_reload(config: Config, *, instead_of: Config) -> None:
     ]
     if faults:
         raise ConfigError(str(config.source), faults)
+    for driver in open_channels(config).values():
+        driver.close()
 
 
 def open_channels(config: Config) -> dict[Channel, ChannelDriver]:

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 _TICK_S = 1.0
 _BATCH = 500
+_LOOK_UPS = "notifygate-look-ups"
 
 
 class Scheduler:
@@ -34,7 +35,7 @@ class Scheduler:
         clock: Callable[[], datetime],
         *,
         expire_leases: Callable[[int], int],
-        look_up: Callable[[], int],
+        look_up: Callable[[], object],
         mark: Callable[[], None],
         requeue_after: Callable[[], timedelta],
     ) -> None:
@@ -45,9 +46,9 @@ class Scheduler:
         self._requeue_after = requeue_after
         self._stopped = threading.Event()
         # A look-up may wait long for its provider, and must keep no sweep waiting.
-        works = {"sweeps": self.sweep, "look-ups": look_up, "marks": mark}
+        works = {"notifygate-sweeps": self.sweep, _LOOK_UPS: look_up, "notifygate-marks": mark}
         self._threads = [
-            threading.Thread(target=self._repeat, args=[work], name=f"notifygate-{name}", daemon=True)
+            threading.Thread(target=self._repeat, args=[work], name=name, daemon=True)
             for name, work in works.items()
         ]
 
@@ -56,10 +57,10 @@ class Scheduler:
             thread.start()
 
     def stop(self) -> None:
-        """Stop after what is under way."""
+        """Stop after what is under way; only a look-up, which may take long and can be repeated, is left behind."""
         self._stopped.set()
         for thread in self._threads:
-            if thread.is_alive():
+            if thread.is_alive() and thread.name != _LOOK_UPS:
                 thread.join()
 
     def sweep(self) -> int:

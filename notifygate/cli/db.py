@@ -10,6 +10,7 @@ import typer
 
 from notifygate.cli import output
 from notifygate.cli.options import ConfigPath, Json, instant
+from notifygate.cli.output import CommandError
 
 if TYPE_CHECKING:
     from notifygate.config import GatewaySettings
@@ -102,7 +103,12 @@ def restored(
     from notifygate.restoring import Restoration
     from notifygate.runtime import Runtime
 
-    runtime = Runtime(load(config))
+    loaded = load(config)
+    if ledger_is_missing(loaded.settings.gateway):
+        raise CommandError(
+            f"gateway.ledger: {loaded.settings.gateway.ledger_shown} is not there; restore it first"
+        )
+    runtime = Runtime(loaded)
     try:
         restoration = Restoration(runtime.ledger, runtime.config.policy, runtime.clock)
         at = until or runtime.clock()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import typer
@@ -55,6 +56,7 @@ def doctor(config: ConfigPath = None, json: Json = False) -> None:
 
 def _ledger(loaded: Config) -> Iterator[Checked]:
     from notifygate.ledger.database import HEAD, Ledger
+    from notifygate.restoring import LedgerMark
 
     settings = loaded.settings.gateway
     where = settings.ledger_shown
@@ -63,7 +65,7 @@ def _ledger(loaded: Config) -> Iterator[Checked]:
             what="ledger", state=NOTE, found=f"{where} is not there yet", advice="made at first use"
         )
         return
-    in_doubt, usable = 0, False
+    in_doubt, lost, usable = 0, 0, False
     try:
         ledger = Ledger(
             settings.ledger, secret=settings.secret.get_secret_value() if settings.secret else None
@@ -73,7 +75,8 @@ def _ledger(loaded: Config) -> Iterator[Checked]:
             usable = ledger.is_usable()
             if usable:
                 ledger.prepare()
-                in_doubt = _count_in_doubt(ledger)
+                LedgerMark(ledger, settings.data_dir).check()
+                in_doubt, lost = _count_in_doubt(ledger)
         finally:
             ledger.close()
     except LedgerError as error:
@@ -89,10 +92,14 @@ def _ledger(loaded: Config) -> Iterator[Checked]:
         yield Checked(what="ledger", state=FAILED, found=found, advice="run 'notifygate db upgrade'")
     else:
         yield Checked(what="ledger", state=OK, found=f"{where}, schema version {version}")
-        yield _in_doubt(in_doubt)
+        yield _in_doubt(in_doubt, lost)
 
 
-def _in_doubt(count: int) -> Checked:
+def _in_doubt(count: int, lost: int) -> Checked:
+    if lost:
+        found = f"{count} message(s) in doubt, and {lost} more whose worker ended before it recorded them"
+        advice = "start a worker, or run 'notifygate drain': they are in doubt then"
+        return Checked(what="in doubt", state=WARNING, found=found, advice=advice)
     if count == 0:
         return Checked(what="in doubt", state=OK, found="no message is in doubt")
     found = f"{count} message{'s' if count > 1 else ''} may or may not have arrived"
@@ -100,11 +107,11 @@ def _in_doubt(count: int) -> Checked:
     return Checked(what="in doubt", state=WARNING, found=found, advice=advice)
 
 
-def _count_in_doubt(ledger: Ledger) -> int:
+def _count_in_doubt(ledger: Ledger) -> tuple[int, int]:
     from notifygate.ledger import messages
 
     with ledger.read() as conn:
-        return messages.count_in_doubt(conn)
+        return messages.count_in_doubt(conn), messages.count_lost(conn, datetime.now(UTC))
 
 
 def _broker(loaded: Config) -> Checked:

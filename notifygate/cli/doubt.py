@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from datetime import datetime
 from typing import Annotated
 
@@ -55,7 +56,7 @@ def show(
                     "purpose": one.purpose,
                     "channel": one.channel.value,
                     "attempts": one.attempts,
-                    "handed_over_at": output.instant(one.reserved_at),
+                    "reserved_at": output.instant(one.reserved_at),
                     "in_doubt_since": output.instant(one.since) or None,
                     "detail": one.detail,
                     "provider_id": one.provider_id,
@@ -69,7 +70,7 @@ def show(
         return
     columns = [
         Column("message", whole=True),
-        Column("handed over", whole=True),
+        Column("reserved", whole=True),
         Column("merchant"),
         Column("purpose"),
         Column("channel"),
@@ -107,12 +108,16 @@ def resolve(
         typer.Argument(metavar="ID...", show_default=False, help="Ids of messages in doubt."),
     ],
     evidence: Annotated[
-        str, typer.Option("--evidence", metavar="TEXT", show_default=False, help="How it is known.")
+        str,
+        typer.Option(
+            "--evidence",
+            metavar="TEXT",
+            show_default=False,
+            help="How it is known. Kept with the message, and shown by 'notifygate explain'.",
+        ),
     ],
-    sent: Annotated[
-        bool | None,
-        typer.Option("--sent/--not-sent", show_default=False, help="Whether the provider accepted it."),
-    ] = None,
+    sent: Annotated[bool, typer.Option("--sent", help="The provider accepted it.")] = False,
+    not_sent: Annotated[bool, typer.Option("--not-sent", help="The provider never accepted it.")] = False,
     send_again: Annotated[
         bool,
         typer.Option(
@@ -121,14 +126,19 @@ def resolve(
     ] = False,
     actor: Annotated[
         str | None,
-        typer.Option("--actor", metavar="NAME", show_default=False, help="Who says so, for the send log."),
+        typer.Option(
+            "--actor",
+            metavar="NAME",
+            show_default=False,
+            help="Who says so, for the send log; by default the user who types.",
+        ),
     ] = None,
     config: ConfigPath = None,
     json: Json = False,
 ) -> None:
     """Record what became of messages in doubt, as the provider says; exit code 1 where one was not in doubt."""
-    if sent is None:
-        raise typer.BadParameter("say --sent or --not-sent")
+    if sent == not_sent:
+        raise typer.BadParameter("say either --sent or --not-sent")
     unknown = 0
     with opened(config) as gate:
         for message_id in message_ids:
@@ -138,7 +148,7 @@ def resolve(
                     "sent" if sent else "not_sent",
                     evidence=evidence,
                     send_again=send_again,
-                    actor=actor,
+                    actor=actor or getpass.getuser(),
                 )
             except NotFound as error:
                 unknown += 1

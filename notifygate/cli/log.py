@@ -58,7 +58,8 @@ def search(
         typer.Option(
             "--kind",
             show_default=False,
-            help="submitted, decision, attempt, cancelled, consent, suppression …",
+            help="submitted, decision, attempt, resolution, cancelled, consent, suppression, unsuppression, link, "
+            "unlink, alias, ask, review, case_opened, case_closed or restored.",
         ),
     ] = None,
     message_id: Annotated[

@@ -30,7 +30,12 @@ def up(
     loaded = usable_for_workers(config)
     gateway = loaded.settings.gateway
     embedded = EmbeddedRedis(gateway.data_dir) if gateway.broker == "embedded" else None
-    workers = Workers(stopped_by=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+    workers = Workers(
+        stopped_by=[signal.SIGINT, signal.SIGTERM, signal.SIGHUP],
+        on_stop=lambda: output.complain(
+            "finishing what is in hand; a second Ctrl-C breaks off, and leaves that in doubt"
+        ),
+    )
     try:
         if embedded is not None:
             embedded.start()

@@ -12,7 +12,7 @@ import typer
 from notifygate.cli import output
 from notifygate.cli.options import ConfigPath
 from notifygate.cli.workers import Workers
-from notifygate.errors import BrokerError, ConfigError
+from notifygate.errors import BrokerError, ConfigError, NotifygateError
 
 if TYPE_CHECKING:
     from notifygate.config import Config
@@ -88,6 +88,8 @@ def _say_whether_in_order(started_with: Config) -> None:
         for fault in error.faults:
             output.complain(f"{error.source}: {fault}")
         output.complain("the config is refused; the one before stays in force")
+    except NotifygateError as error:
+        output.complain(f"{error}; the config is refused, and the one before stays in force")
     else:
         output.complain("the config is in order; workers take up what has changed within a few seconds")
 

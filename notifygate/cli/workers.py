@@ -20,12 +20,17 @@ class Workers:
     """Dramatiq as a child in a process group of its own, so that it hears of a Ctrl-C from us only.
 
     It is asked to stop by the signals in `stopped_by`, and on Linux also when this process is killed. `on_hangup` is
-    called on a SIGHUP, unless that stops it.
+    called on a SIGHUP, unless that stops it, and `on_stop` on the first signal that does.
     """
 
     def __init__(
-        self, *, stopped_by: Sequence[signal.Signals], on_hangup: Callable[[], None] | None = None
+        self,
+        *,
+        stopped_by: Sequence[signal.Signals],
+        on_hangup: Callable[[], None] | None = None,
+        on_stop: Callable[[], None] | None = None,
     ) -> None:
+        self._on_stop = on_stop
         self._child: subprocess.Popen[bytes] | None = None
         self.times_asked = 0
         """How often a signal has asked them to stop."""
@@ -55,6 +60,8 @@ class Workers:
     def _stop(self, number: int, frame: FrameType | None) -> None:
         """The first signal asks the workers to finish what they have in hand; a second one does not wait for that."""
         self.times_asked += 1
+        if self.times_asked == 1 and self._on_stop is not None:
+            self._on_stop()
         if self._child is None or self._child.poll() is not None:
             return
         if self.times_asked == 1:
@@ -80,5 +87,11 @@ def _ending_with_its_parent() -> Callable[[], None] | None:
     """What a child does first: ask the kernel for a SIGTERM when its parent is gone. Linux only."""
     if sys.platform != "linux":
         return None
-    prctl = ctypes.CDLL(None).prctl  # looked up before the fork
-    return lambda: prctl(_PR_SET_PDEATHSIG, signal.SIGTERM) and None
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()  # looked up before the fork
+
+    def begin() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it has gone already
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return begin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -11,6 +12,8 @@ from notifygate.ledger import messages
 from notifygate.ledger.messages import Doubt
 from notifygate.message import check_aware
 from notifygate.runtime import Runtime
+
+_ADDRESS = re.compile(r"@|[0-9][0-9 ()./-]{5,}[0-9]")
 
 
 class DoubtBook:
@@ -58,21 +61,27 @@ class DoubtBook:
 
         `verdict` is `sent` or `not_sent`. What was not sent has failed, and gives back its place in caps and its ask;
         with `send_again` it is decided afresh instead, and sent if it still may be. `evidence` says how it is known (a
-        ticket, a line of the provider's log); it is kept with the attempt. `actor` is who says so, and is kept in the
-        send log.
+        ticket, a line of the provider's log); it is kept with the message, and erased with it. `actor` is the name or
+        role of who says so; it is kept in the send log for good, so it must not be an address.
 
         Raises `NotFound` where no such message is in doubt, and `InvalidMessage`.
         """
         if not evidence.strip():
             raise InvalidMessage("evidence", "say how it is known, such as a ticket or the provider's log")
+        if actor is not None and _ADDRESS.search(actor):
+            raise InvalidMessage("actor", "give a name or a role; an address must not be in the send log")
         decided = _verdict(verdict)
         if send_again and decided is Verdict.SENT:
             raise InvalidMessage("send_again", "only what was not sent may be sent again")
         resolution = Resolution(
-            verdict=decided, by="person", detail=evidence.strip(), again=send_again, actor=actor
+            verdict=decided, by="person", evidence=evidence.strip(), again=send_again, actor=actor
         )
         if not self._runtime.doubts.resolve(message_id, resolution):
-            raise NotFound(f"no message {message_id!r} is in doubt")
+            with self._runtime.ledger.read() as conn:
+                found = messages.get(conn, message_id)
+            if found is None:
+                raise NotFound(f"no message {message_id!r}")
+            raise NotFound(f"message {message_id} is {found.status}, and not in doubt")
 
 
 def _verdict(verdict: Verdict | str) -> Verdict:

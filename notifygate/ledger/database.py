@@ -21,7 +21,7 @@ from notifygate.errors import LedgerError
 from notifygate.fingerprint import Fingerprints
 from notifygate.ledger import schema
 
-HEAD = "0002"
+HEAD = "0001"
 """The newest migration: what this version of the code reads and writes."""
 
 T = TypeVar("T")
@@ -32,7 +32,6 @@ _BUSY_TIMEOUT_MS = 60_000
 _GONE_AFTER = {"connect_timeout": 10, "tcp_user_timeout": 30_000, "keepalives_idle": 30}
 _READ_ONLY = "notifygate_read_only"
 _MIGRATION_LOCK = 7_239_501_120  # any fixed number: the PostgreSQL advisory lock that migrations hold
-_ID_NAME = "ledger_id"
 _KEY_NAME = "fingerprint_key"
 _SECRET_CHECK_NAME = "fingerprint_secret_check"  # noqa: S105  # the name of a row, not a secret
 
@@ -54,7 +53,12 @@ class Ledger:
         self._fingerprints: Fingerprints | None = None
         self.id = ""
         """What tells this ledger, and copies of it, from all others; known once it is prepared."""
+        self.connections_made = 0
+        sa.event.listen(self.engine, "connect", self._count_connection)
         _forget_connections_in_children(self.engine)
+
+    def _count_connection(self, connection: Any, record: object) -> None:
+        self.connections_made += 1
 
     @property
     def dialect(self) -> str:
@@ -327,11 +331,8 @@ def _unknown_version(found: str | None) -> str:
 
 
 def _load_id(conn: sa.Connection) -> str:
-    found = _key(conn, _ID_NAME)
-    if found is None:
-        _put_key(conn, _ID_NAME, secrets.token_hex(16))
-        found = _key(conn, _ID_NAME)
-    return found or ""
+    _put_key(conn, schema.LEDGER_ID, secrets.token_hex(16))  # unless the migrations have
+    return _key(conn, schema.LEDGER_ID) or ""
 
 
 def _key(conn: sa.Connection, name: str) -> str | None:

@@ -96,7 +96,7 @@ def deferred(now: datetime) -> sa.Select[Any]:
 
 def in_doubt() -> sa.Select[Any]:
     """Messages that may or may not have arrived."""
-    return _counted(sa.select(messages.c.sweep_at).where(sa.text(IN_DOUBT_SQL)))
+    return _counted(sa.select(messages.c.message_id).where(sa.text(IN_DOUBT_SQL)))
 
 
 def held() -> sa.Select[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -98,7 +98,6 @@ class Doubt:
     attempt_id: str
     merchant: str
     purpose: str
-    purpose_class: PurposeClass
     channel: Channel
     contact_point_id: str
     purchase_id: str | None
@@ -192,14 +191,25 @@ def count_in_doubt(conn: sa.Connection) -> int:
     return int(conn.execute(query).scalar_one())
 
 
+def count_lost(conn: sa.Connection, now: datetime) -> int:
+    """How many messages were reserved by a process that has not recorded anything within its lease."""
+    query = sa.select(sa.func.count()).select_from(reservations)
+    return int(conn.execute(query.where(sa.text(HELD_SQL), reservations.c.lease_until < now)).scalar_one())
+
+
 def claim(
-    conn: sa.Connection, message_ids: Collection[str], now: datetime, *, without: Collection[Channel] = ()
+    conn: sa.Connection,
+    message_ids: Collection[str],
+    now: datetime,
+    *,
+    without: Collection[Channel] = (),
+    one_of: Collection[Channel] = (),
 ) -> list[StoredMessage]:
     """Those of the messages that are to be decided now, held until the transaction ends.
 
     One that another worker holds is left to it: the queue may deliver an id twice. One that was never decided and
     bears no `send_after` is due by being submitted, even where this machine's clock is behind. Messages of the
-    channels `without` are left alone.
+    channels `without` are left alone, and of each of `one_of` all but one.
     """
     columns = messages.c
     is_fresh = sa.and_(
@@ -215,7 +225,16 @@ def claim(
         held = held.where(columns.channel.not_in(without))
     ids = [str(row[0]) for row in conn.execute(held)]
     query = _SELECT.where(messages.c.message_id.in_(ids)).order_by(messages.c.due_at, messages.c.message_id)
-    return [_stored(row) for row in conn.execute(query)]
+    return list(_thinned(map(_stored, conn.execute(query)), one_of))
+
+
+def _thinned(found: Iterable[StoredMessage], one_of: Collection[Channel]) -> Iterator[StoredMessage]:
+    """Of each of some channels the first only."""
+    seen: set[Channel] = set()
+    for message in found:
+        if message.channel not in one_of or message.channel not in seen:
+            yield message
+        seen.add(message.channel)
 
 
 def claim_for_queue(
@@ -338,6 +357,12 @@ def end_attempt(
     return done.rowcount == 1
 
 
+def ended_as(conn: sa.Connection, attempt_id: str, result: Result) -> bool:
+    """Whether it is on record already that an attempt ended so."""
+    query = sa.select(reservations.c.state).where(reservations.c.attempt_id == attempt_id)
+    return conn.execute(query).scalar() == result.value
+
+
 def expired_leases(conn: sa.Connection, now: datetime, limit: int) -> list[tuple[str, StoredMessage]]:
     """Reservations whose lease ran out before anything was recorded: attempt id and message, held."""
     held = (
@@ -389,44 +414,48 @@ def doubts(
     return [_doubt(row) for row in conn.execute(query)]
 
 
-def hold_doubt(conn: sa.Connection, message_id: str) -> Doubt | None:
-    """The doubt about a message, held until the transaction ends; None where it is in none."""
+def hold_doubt(conn: sa.Connection, message_id: str, attempt_id: str | None = None) -> Doubt | None:
+    """The doubt about a message, held until the transaction ends; None where it is in none.
+
+    With `attempt_id`, only where it is that attempt which is in doubt.
+    """
     held = sa.select(messages.c.message_id).where(messages.c.message_id == message_id, sa.text(IN_DOUBT_SQL))
     if conn.execute(held.with_for_update()).one_or_none() is None:
         return None
     query = _select_doubts().where(messages.c.message_id == message_id)
+    if attempt_id is not None:
+        query = query.where(reservations.c.attempt_id == attempt_id)
     row = conn.execute(query).one_or_none()
     return _doubt(row) if row else None
 
 
-def claim_doubts(
+def claim_doubt(
     conn: sa.Connection,
     now: datetime,
     channels: Collection[Channel],
     *,
     soonest: timedelta,
     latest: timedelta,
-    limit: int,
-) -> list[Doubt]:
-    """Take doubts of some channels that are to be looked up now, the longest waiting first.
+) -> Doubt | None:
+    """Take the doubt of some channels that has waited longest of those to be looked up now, if there is one.
 
-    Each is taken again after as long as it has lasted, but not before `soonest` and not later than `latest`.
+    It is taken again after as long as it has lasted, but not before `soonest` and not later than `latest`.
     """
     held = (
         sa.select(messages.c.message_id)
         .where(sa.text(IN_DOUBT_SQL), messages.c.sweep_at <= now, messages.c.channel.in_(channels))
         .order_by(messages.c.sweep_at)
-        .limit(limit)
+        .limit(1)
         .with_for_update(skip_locked=True)
     )
-    ids = [str(row[0]) for row in conn.execute(held)]
-    taken = [_doubt(row) for row in conn.execute(_select_doubts().where(messages.c.message_id.in_(ids)))]
-    for doubt in taken:
-        wait = min(max(now - doubt.reserved_at, soonest), latest)
-        conn.execute(
-            sa.update(messages).where(messages.c.message_id == doubt.message_id).values(sweep_at=now + wait)
-        )
-    return taken
+    message_id = conn.execute(held).scalar()
+    if message_id is None:
+        return None
+    row = conn.execute(_select_doubts().where(messages.c.message_id == message_id)).one_or_none()
+    doubt = _doubt(row) if row else None
+    wait = latest if doubt is None else min(max(now - doubt.reserved_at, soonest), latest)
+    conn.execute(sa.update(messages).where(messages.c.message_id == message_id).values(sweep_at=now + wait))
+    return doubt
 
 
 def last_accepted(conn: sa.Connection, channel: Channel) -> Attempt | None:
@@ -514,22 +543,13 @@ def _reservation(
 
 
 def _select_doubts() -> sa.Select[Any]:
-    """Messages in doubt with their last attempt, which is the one in doubt."""
-    later = reservations.alias("later")
-    is_last = ~sa.exists().where(
-        later.c.message_id == reservations.c.message_id,
-        (later.c.reserved_at > reservations.c.reserved_at)
-        | sa.and_(
-            later.c.reserved_at == reservations.c.reserved_at, later.c.attempt_id > reservations.c.attempt_id
-        ),
-    )
+    """Messages in doubt with the attempt that leaves them so, which is the one that blocks another."""
     return (
         sa.select(
             messages.c.message_id,
             reservations.c.attempt_id,
             messages.c.merchant,
             messages.c.purpose,
-            messages.c.purpose_class,
             messages.c.channel,
             messages.c.contact_point_id,
             purchase_names.c.purchase_id,
@@ -541,19 +561,17 @@ def _select_doubts() -> sa.Select[Any]:
         )
         .join(reservations, reservations.c.message_id == messages.c.message_id)
         .outerjoin(purchase_names, purchase_names.c.name_id == messages.c.purchase_name_id)
-        .where(sa.text(f"messages.{IN_DOUBT_SQL}"), reservations.c.state == Result.IN_DOUBT.value, is_last)
+        .where(
+            sa.text(f"messages.{IN_DOUBT_SQL}"),
+            reservations.c.state == Result.IN_DOUBT.value,
+            reservations.c.blocks,
+        )
     )
 
 
 def _doubt(row: sa.Row[Any]) -> Doubt:
     columns = dict(row._mapping)
-    return Doubt(
-        **columns
-        | {
-            "purpose_class": PurposeClass(columns["purpose_class"]),
-            "channel": Channel(columns["channel"]),
-        }
-    )
+    return Doubt(**columns | {"channel": Channel(columns["channel"])})
 
 
 def _stored(row: sa.Row[Any]) -> StoredMessage:

@@ -60,6 +60,9 @@ COUNTED_SQL = "state IN ('held', 'accepted', 'in_doubt')"
 WORKS_WITH = "schema_works_with"
 """The key that holds two schema versions: the ledger's own, and the oldest that a code may know and work with it."""
 
+LEDGER_ID = "ledger_id"
+"""The key of what tells this ledger, and copies of it, from all others."""
+
 keys = sa.Table(
     "keys",
     metadata,
@@ -247,7 +250,7 @@ sa.Index(
 )
 sa.Index(
     "ix_messages_in_doubt",
-    messages.c.sweep_at,
+    messages.c.message_id,
     sqlite_where=sa.text(IN_DOUBT_SQL),
     postgresql_where=sa.text(IN_DOUBT_SQL),
 )

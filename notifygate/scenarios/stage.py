@@ -22,17 +22,18 @@ from notifygate.ledger.database import Ledger
 from notifygate.message import Message
 from notifygate.runtime import Runtime
 
+_LEDGER = "ledger.db"
 _NULL = NullSettings(driver="null")
 
 
 class Stage:
     """A gateway and the clock that it goes by. `events` are the ids of consent events by their labels."""
 
-    def __init__(self, config: Config, ledger_url: str) -> None:
+    def __init__(self, config: Config, folder: Path) -> None:
         self.now = datetime(2000, 1, 1, tzinfo=UTC)
         self.events: dict[str, str] = {}
         self.tokens: dict[str, str] = {}
-        self.gate = Gateway(Runtime(_rehearsed(config, ledger_url), lambda: self.now))
+        self.gate = Gateway(Runtime(_rehearsed(config, folder), lambda: self.now))
         self._messages = 0
 
     def next_number(self) -> int:
@@ -84,20 +85,22 @@ class Stages:
     def open(self, config: Config) -> Iterator[Stage]:
         """A stage with the policy of a config, and nothing known yet."""
         self._opened += 1
-        ledger = self._empty.with_name(f"{self._opened}.db")
-        shutil.copyfile(self._empty, ledger)
-        stage = Stage(config, f"sqlite:///{ledger}")
+        folder = self._empty.with_name(str(self._opened))
+        folder.mkdir()
+        shutil.copyfile(self._empty, folder / _LEDGER)
+        stage = Stage(config, folder)
         try:
             yield stage
         finally:
             stage.gate.close()
-            ledger.unlink()
+            shutil.rmtree(folder)
 
 
-def _rehearsed(config: Config, ledger_url: str) -> Config:
+def _rehearsed(config: Config, folder: Path) -> Config:
     """A config that decides alike and reaches nothing: a channel that is set up stays so, but leads nowhere."""
     settings = config.settings
-    gateway = settings.gateway.model_copy(update={"ledger": ledger_url, "broker": "none", "secret": None})
+    own = {"ledger": f"sqlite:///{folder / _LEDGER}", "broker": "none", "secret": None, "data_dir": folder}
+    gateway = settings.gateway.model_copy(update=own)
     return replace(
         config,
         settings=replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import getpass
 import json
 import re
 import sys
@@ -342,10 +343,11 @@ def test_doubt_resolve_says_what_became_of_it(run: Run, in_doubt: str) -> None:
     assert (ran.code, ran.out) == (0, f"{in_doubt}: sent\n")
     assert run("doubt", "list").out == "no message is in doubt\n"
     assert "mail log" in run("explain", in_doubt).out
+    assert getpass.getuser() in run("log", "show", in_doubt).out
 
     again = run("doubt", "resolve", in_doubt, "--not-sent", "--evidence", "x")
     assert again.code == 1
-    assert "is in doubt" in again.err
+    assert "not in doubt" in again.err
 
 
 def test_doubt_resolve_can_send_again(run: Run, in_doubt: str) -> None:
@@ -361,6 +363,7 @@ def test_doubt_resolve_can_send_again(run: Run, in_doubt: str) -> None:
     ("arguments", "named"),
     [
         (["--evidence", "x"], "--not-sent"),
+        (["--sent", "--not-sent", "--evidence", "x"], "either"),
         (["--sent"], "--evidence"),
         (["--sent", "--evidence", " "], "evidence"),
     ],
@@ -406,6 +409,9 @@ def test_nothing_is_sent_from_a_ledger_that_was_restored_and_not_made_safe(
     ran = run(*verb)
     assert ran.code == 2
     assert "notifygate db restored" in ran.err
+    doctor = run("doctor")
+    assert doctor.code == 1
+    assert "notifygate db restored" in doctor.out
     run("db", "restored")
     assert run("drain").code == 0
 

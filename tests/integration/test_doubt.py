@@ -107,9 +107,9 @@ class TestResolving:
         gate.drain()
 
         story = gate.explain(message_id)
-        assert (story.status, story.reason) == (Status.SENT, None)
+        assert (story.status, story.reason) == (Status.SENT, "mail log, queue id 4Xk2Z")
         assert [attempt.state for attempt in story.attempts] == ["accepted"]
-        assert story.attempts[0].detail == "mail log, queue id 4Xk2Z"
+        assert story.attempts[0].detail == "connection lost after end of data; resolved by a person"
         [row] = [row for row in gate.log.of_message(message_id) if row.kind == "resolution"]
         assert (row.outcome, row.reason) == ("accepted", "sent")
         assert (row.body["by"], row.body["actor"]) == ("person", "jb")
@@ -166,8 +166,10 @@ class TestResolving:
     def test_twice_is_refused(self, gate: Gateway) -> None:
         message_id = doubtful(gate)
         gate.doubt.resolve(message_id, "sent", evidence="log")
-        with pytest.raises(NotFound, match="is in doubt"):
+        with pytest.raises(NotFound, match="is sent, and not in doubt"):
             gate.doubt.resolve(message_id, "not_sent", evidence="log")
+        with pytest.raises(NotFound, match="no message"):
+            gate.doubt.resolve("msg_none", "not_sent", evidence="log")
         assert gate.status(message_id) is Status.SENT
 
     @pytest.mark.parametrize(
@@ -176,6 +178,8 @@ class TestResolving:
             ({"verdict": "perhaps", "evidence": "x"}, "verdict"),
             ({"verdict": "sent", "evidence": " "}, "evidence"),
             ({"verdict": "sent", "evidence": "x", "send_again": True}, "send_again"),
+            ({"verdict": "sent", "evidence": "x", "actor": "jb@example.dk"}, "actor"),
+            ({"verdict": "sent", "evidence": "x", "actor": "+45 20 12 34 56"}, "actor"),
         ],
     )
     def test_wants_a_verdict_and_evidence(
@@ -297,7 +301,7 @@ class TestALookUp:
         for _ in range(7 * 24 * 60):
             clock.advance(minutes=1)
             before = len(driver.asked)
-            gate._runtime.doubts.look_up()
+            gate._runtime.look_up()
             times += [clock.now] * (len(driver.asked) - before)
         waits = [later - earlier for earlier, later in pairwise(times)]
 
@@ -358,6 +362,29 @@ class TestALookUp:
 
         assert driver.asked == []
 
+    def test_about_one_attempt_does_not_end_the_doubt_of_the_next(
+        self, gate: Gateway, clock: SimulatedClock
+    ) -> None:
+        def late() -> HandOffOutcome:
+            """While the provider ponders, a person has it sent again, which is in doubt as well."""
+            driver.script.append(IN_DOUBT)
+            gate.doubt.resolve(message_id, "not_sent", send_again=True, evidence="ticket")
+            gate._runtime.work([message_id])
+            assert gate.status(message_id) is Status.IN_DOUBT
+            return REFUSED
+
+        driver = Knowing(IN_DOUBT, answer=late)
+        install(gate, driver)
+        driver.accept_one(gate)
+        message_id = gate.submit(order_update()).message_id
+        gate.drain()
+        clock.advance(seconds=30)
+        gate._runtime.look_up()
+        gate.drain()
+
+        assert gate.status(message_id) is Status.IN_DOUBT
+        assert [one.message_id for one in driver.taken].count(message_id) == 2
+
     def test_comes_too_late_where_a_person_has_said(self, gate: Gateway, clock: SimulatedClock) -> None:
         def meanwhile() -> HandOffOutcome:
             gate.doubt.resolve(message_id, "sent", evidence="log")
@@ -370,6 +397,47 @@ class TestALookUp:
         gate.drain()
 
         assert gate.status(message_id) is Status.SENT
+
+
+def test_a_doubt_is_found_whatever_the_clocks_of_its_attempts(gate: Gateway, clock: SimulatedClock) -> None:
+    clock.advance(minutes=9)
+    message_id = doubtful(gate)
+    clock.advance(minutes=-9)
+    gate.doubt.resolve(message_id, "not_sent", send_again=True, evidence="ticket")
+    install(gate, ScriptedChannel(IN_DOUBT))
+    gate._runtime.work([message_id])
+    clock.advance(minutes=10)
+    gate.drain()
+
+    assert [one.message_id for one in gate.doubt.list()] == [message_id]
+    gate.doubt.resolve(message_id, "sent", evidence="log")
+    assert gate.doubt.count() == 0
+
+
+def test_a_login_code_in_doubt_for_good_still_hears_of_its_late_success(
+    open_gate: OpenGate, clock: SimulatedClock
+) -> None:
+    gate = open_gate(delivery={"max_attempts": 1})
+
+    def slow(hand_off: object) -> HandOffOutcome:
+        clock.advance(minutes=6)
+        gate.drain()
+        return ACCEPTED
+
+    install(gate, ScriptedChannel(slow))
+    message_id = gate.submit(order_update(purpose="login_code")).message_id
+    gate.drain()
+
+    assert gate.status(message_id) is Status.SENT
+
+
+def test_evidence_stays_out_of_the_send_log(gate: Gateway) -> None:
+    message_id = doubtful(gate)
+    gate.doubt.resolve(message_id, "sent", evidence="Anna says so: anna@example.dk")
+
+    [row] = [row for row in gate.log.of_message(message_id) if row.kind == "resolution"]
+    assert "anna" not in str(row.to_json()).lower()
+    assert row.body["evidence_fingerprint"]
 
 
 def test_what_the_slow_process_heard_in_the_end_does_not_undo_what_a_person_said(

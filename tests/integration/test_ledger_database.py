@@ -152,30 +152,6 @@ class TestSchema:
         with pytest.raises(LedgerError, match="install the version that wrote it"):
             Gateway.open(config)
 
-    def test_is_brought_up_to_date_step_by_step_with_what_it_holds(
-        self, used: Gateway, config_file: ConfigFile, ledger_url: str
-    ) -> None:
-        """From the first version on, with messages in it."""
-        before = contents(ledger_url)
-        with plain_engine(ledger_url) as engine, engine.begin() as conn:
-            conn.execute(sa.text("DROP INDEX ix_messages_in_doubt"))
-            where = "WHERE status = 'in_doubt'"
-            conn.execute(sa.text(f"CREATE INDEX ix_messages_in_doubt ON messages (message_id) {where}"))
-            conn.execute(sa.text("DELETE FROM keys WHERE name = 'schema_works_with'"))
-            conn.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
-        with pytest.raises(LedgerError, match="notifygate db upgrade"):
-            Gateway.open(config_file())
-
-        ledger = Ledger(ledger_url)
-        try:
-            assert ledger.upgrade() == HEAD
-        finally:
-            ledger.close()
-        after = contents(ledger_url)
-        for table in (before, after):
-            table["keys"].sort(key=lambda row: str(row["name"]))
-        assert after == before
-
     def test_is_made_once_and_opening_again_adds_nothing(
         self, config_file: ConfigFile, ledger_url: str
     ) -> None:

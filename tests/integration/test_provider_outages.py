@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any, NoReturn
 
+import pytest
 from support.channel import ACCEPTED, FAILED, ScriptedChannel, install
 from support.clock import SimulatedClock
 from support.fixtures import OpenGate
-from support.messages import ANNA_EMAIL, newsletter, order_update
+from support.messages import ANNA_EMAIL, delivered_purchase, newsletter, order_update, review_request
 from support.tables import row_counts
 
-from notifygate import Gateway, Sms, Status
+from notifygate import Gateway, LedgerError, Sms, Status
 from notifygate.address import Channel
-from notifygate.channels import HandOffOutcome
+from notifygate.channels import HandOff, HandOffOutcome
+from notifygate.gate import Decided
 from notifygate.message import Result
+from notifygate.resting import Rests
 
 DOWN = HandOffOutcome(result=Result.FAILED, detail="connection refused", channel_down=True)
 NOT_TRIED = HandOffOutcome(
@@ -86,6 +91,87 @@ def test_a_channel_that_rests_keeps_no_other_channel_waiting(gate: Gateway) -> N
     gate.drain()
 
     assert {gate.status(receipt.message_id) for receipt in texts} == {Status.SENT}
+
+
+def test_a_rest_that_is_over_slows_no_other_channel(gate: Gateway, clock: SimulatedClock) -> None:
+    install(gate, Outage(), Channel.EMAIL)
+    texts = install(gate, ScriptedChannel(), Channel.SMS)
+    submit_emails(gate, 1)
+    gate.drain()
+    clock.advance(seconds=6)
+    ids = [
+        gate.submit(order_update(content=Sms(f"+452012345{number}", "Hi."))).message_id for number in range(9)
+    ]
+    decided_together = []
+    decide = gate._runtime.gate.decide
+
+    def counting(message_ids: Sequence[str], **more: Any) -> Decided:
+        decided = decide(message_ids, **more)
+        decided_together.append(decided.count)
+        return decided
+
+    gate._runtime.gate.decide = counting  # type: ignore[method-assign]  # watched, not changed
+    gate._runtime.work(ids)
+
+    assert decided_together == [9]
+    assert len(texts.taken) == 9
+
+
+def test_one_thread_at_a_time_tries_a_channel_again(clock: SimulatedClock) -> None:
+    rests = Rests(clock)
+    rests.found_down(Channel.EMAIL)
+    clock.advance(seconds=6)
+    with rests.trials() as mine, rests.trials() as others:
+        assert (list(mine), list(others)) == ([Channel.EMAIL], [])
+        assert rests.resting() == {Channel.EMAIL}
+    with rests.trials() as again:
+        assert again == {Channel.EMAIL}
+    clock.advance(minutes=11)
+    with rests.trials() as forgotten:
+        assert not forgotten
+        assert not rests.resting()
+
+
+def test_the_ledger_out_of_reach_before_the_hand_off_leaves_no_doubt(
+    gate: Gateway, clock: SimulatedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.consent.grant(ANNA_EMAIL, party="cykelpartner", purpose="review_request")
+    message_id = gate.submit(review_request(delivered_purchase(clock.now))).message_id
+    with monkeypatch.context() as broken:
+
+        def out_of_reach(*arguments: object) -> NoReturn:
+            raise LedgerError("out of reach")
+
+        broken.setattr("notifygate.ledger.purchases.order_ids", out_of_reach)
+        gate.drain()
+    assert gate.status(message_id) is Status.QUEUED
+    clock.advance(minutes=1)
+    gate.drain()
+
+    assert gate.status(message_id) is Status.SENT
+
+
+def test_a_slow_channel_is_given_small_groups(gate: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a kill leaves few in doubt, and a stop waits for few."""
+    parts = gate._runtime._configured
+    for took_s, size in ((0.001, 25), (12.5, 2), (2_500.0, 1), (0.5, 25)):
+        parts.pace(25, took_s)
+        assert parts.group_size == size
+    parts.pace(0, 9.0)
+    assert parts.group_size == 25
+
+
+def test_a_stop_leaves_the_rest_of_a_job_to_others(gate: Gateway) -> None:
+    def stop(hand_off: HandOff) -> HandOffOutcome:
+        gate._runtime.stop_working()
+        return ACCEPTED
+
+    install(gate, ScriptedChannel(stop))
+    message_ids = submit_emails(gate, 60)
+
+    assert gate._runtime.work(message_ids) == 25
+    assert Counter(gate.status(one) for one in message_ids) == {Status.SENT: 25, Status.QUEUED: 35}
+    assert gate._runtime.scheduler.sweep() == 35
 
 
 def test_a_temporary_failure_of_one_message_lets_no_channel_rest(gate: Gateway) -> None:

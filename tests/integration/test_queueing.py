@@ -201,6 +201,16 @@ class TestALongQueue:
         assert queued_gate._runtime.scheduler.sweep() == 250
         assert sorted(ids(redis_client)) == sorted(message_ids)
 
+    def test_is_not_one_that_only_holds_what_nobody_can_fetch(
+        self, queued_gate: Gateway, clock: SimulatedClock, redis_client: redis.Redis
+    ) -> None:
+        self.campaign(queued_gate, 250)
+        redis_client.delete(f"notifygate:{brokers.BULK_QUEUE}")
+        assert len(ids(redis_client)) == 250
+        clock.advance(minutes=10)
+
+        assert queued_gate._runtime.scheduler.sweep() == 250
+
     def test_keeps_no_service_message_waiting(
         self, queued_gate: Gateway, clock: SimulatedClock, redis_client: redis.Redis
     ) -> None:

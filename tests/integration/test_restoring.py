@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
-from support.channel import FAILED, ScriptedChannel, install
+from support.channel import ACCEPTED, FAILED, ScriptedChannel, install
 from support.clock import SimulatedClock
 from support.databases import Databases
 from support.fixtures import ConfigFile, OpenGate
 from support.messages import ANNA_EMAIL, delivered_purchase, order_update, review_request
 from support.tables import plain_engine
 
-from notifygate import Gateway, LedgerError, Status
+from notifygate import Gateway, LedgerError, Status, restoring
+from notifygate.channels import HandOffOutcome, Inquiry
 from notifygate.restoring import LedgerMark, Restoration
 
 ON_SQLITE = pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
@@ -133,6 +134,27 @@ def test_more_than_a_batch_and_twice(gate: Gateway, clock: SimulatedClock) -> No
     assert gate.doubt.count() == 1_100
 
 
+def test_a_provider_that_never_heard_of_a_restored_attempt_is_not_believed(
+    gate: Gateway, clock: SimulatedClock
+) -> None:
+    class Knowing(ScriptedChannel):
+        looks_up = True
+
+        def look_up(self, inquiry: Inquiry) -> HandOffOutcome:
+            return ACCEPTED if inquiry.message_id == first else FAILED
+
+    sent = install(gate, Knowing())
+    first = gate.submit(order_update()).message_id
+    gate.drain()
+    message_id = gate.submit(order_update(text="Another.")).message_id
+    assert put_in_doubt(gate, clock.now) == 1
+    clock.advance(hours=1)
+    gate.drain()
+
+    assert gate.status(message_id) is Status.IN_DOUBT
+    assert len(sent.taken) == 1
+
+
 class TestTheMark:
     @pytest.fixture
     def used(self, open_gate: OpenGate) -> Gateway:
@@ -173,10 +195,42 @@ class TestTheMark:
         put_in_doubt(used, clock.now)
         used._runtime.mark.check()
 
+    def test_is_not_overwritten_by_workers_that_ran_through_a_restore(
+        self, used: Gateway, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(restoring, "_NOT_AGAIN_FOR_S", -1.0)
+        waiting = used.submit(order_update(text="Another.")).message_id
+        used._runtime.mark.make()
+        self.remove_newest_row(ledger_url)
+        with pytest.raises(LedgerError, match="notifygate db restored"):
+            used._runtime.mark.make()
+        used._runtime.ledger.engine.dispose()
+        with pytest.raises(LedgerError, match="notifygate db restored"):
+            used._runtime.work([waiting])
+        assert used.status(waiting) is Status.QUEUED
+
+    def test_is_left_by_a_drain(self, gate: Gateway, ledger_url: str) -> None:
+        gate.submit(order_update())
+        gate.drain()
+        self.remove_newest_row(ledger_url)
+        with pytest.raises(LedgerError, match="notifygate db restored"):
+            gate.drain()
+
+    def test_that_cannot_be_written_is_told_once_and_stops_nothing(
+        self, gate: Gateway, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(restoring, "_NOT_AGAIN_FOR_S", -1.0)
+        gate.config.settings.gateway.data_dir.write_text("in the way")
+        for number in range(3):
+            gate.submit(order_update(text=f"{number}"))
+            assert gate.drain() == 1
+
+        assert caplog.text.count("ledger_mark_not_written") == 1
+
     def test_is_not_about_another_ledger(self, used: Gateway, databases: Databases, tmp_path: Path) -> None:
         other = tmp_path / "other"
         other.mkdir()
-        with databases.fresh(other) as url:
+        with databases.fresh(other, empty=True) as url:
             from notifygate.ledger.database import Ledger
 
             ledger = Ledger(url)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import secrets
+
 import sqlalchemy as sa
 from alembic import op
+
+from notifygate.ledger.migrations import works_with
+from notifygate.ledger.schema import LEDGER_ID
 
 revision = "0001"
 down_revision = None
@@ -13,6 +18,9 @@ _APPEND_ONLY = {"ledger": "position", "policies": "hash", "consent_events": "eve
 
 def upgrade() -> None:
     _create_tables()
+    keys = sa.table("keys", sa.column("name", sa.Text), sa.column("value", sa.Text))
+    op.execute(sa.insert(keys).values(name=LEDGER_ID, value=secrets.token_hex(16)))
+    works_with("0001", since=revision)
     for table, key in _APPEND_ONLY.items():
         if op.get_bind().dialect.name == "postgresql":
             _forbid_changes_postgresql(table)
