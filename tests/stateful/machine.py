@@ -116,7 +116,7 @@ _TIMES = ((None, None),) * 7 + ((_HOUR, None), (None, _HOUR), (_HOUR, _DAYS), (_
 _OFTEN = (*POINTS, ANNA, ANNA, BO)
 _FORWARD = (1, 6, 6, 25 * 60, 25 * 60, 8 * 1_440, 33 * 1_440)  # minutes
 _BACK = (1, 40, 3_700, 30_000)  # seconds
-_ALIASES = (("postdanmark", "P1"), ("stars", "S1"), ("postdanmark", "P1"), ("postdanmark", "P2"))
+_NAMES = (*PURCHASES, ("postdanmark", "P2"))
 
 
 @st.composite
@@ -140,6 +140,21 @@ def _submissions(draw: st.DrawFn) -> Submit:
 
 
 SUBMISSIONS = _submissions()
+
+
+@st.composite
+def _alike(draw: st.DrawFn) -> list[Submit]:
+    """A message and one to three others for the same purpose, each of which differs from it in one thing or two."""
+    first = draw(SUBMISSIONS)
+    batch = [replace(first, waits=None, lasts=None, key=None)]
+    for name in draw(st.lists(st.sampled_from(("point", "purchase", "merchant", "text")), max_size=3)):
+        other = draw(SUBMISSIONS)
+        if name != "merchant" or other.purpose == first.purpose:
+            batch.append(replace(batch[0], **{name: getattr(other, name)}))
+    return [*batch, batch[0]]
+
+
+ALIKE = _alike()
 WORK = st.builds(Work, _MANY, st.booleans())
 DRAIN = st.builds(Drain, st.sampled_from((None, 1, 2)))
 SWEEP = st.just(Sweep())
@@ -206,7 +221,7 @@ _DEEDS = (
     "provider can be asked, or not",
 )
 EVENTS = _events(*_DEEDS)
-INTERRUPTING = _events("drain", "same job", "sweep", "lease runs out", "lease runs out", *_DEEDS)
+INTERRUPTING = _events("drain", "same job", "sweep") | _events("lease runs out") | EVENTS
 CLOCKS = _events("time passes", "clock is set back")
 MOODS = st.lists(st.sampled_from(ANSWERS), max_size=3)
 SELDOM = st.sampled_from((False, False, False, True))
@@ -226,7 +241,9 @@ class GatewayMachine(RuleBasedStateMachine):
         self.gates = [self._opened(), self._opened()]
         self.requests: list[tuple[Message, Wanted]] = []
         self.fault: Exception | None = None
+        self.links: list[tuple[str, str]] = []
         self._read_to = 0
+        self._set_back_s = 0
         self._job_in_hand: list[str] = []
 
     # What applications do.
@@ -282,15 +299,22 @@ class GatewayMachine(RuleBasedStateMachine):
         if drain is not None:
             self._do(drain)
 
-    @rule(batch=st.lists(SUBMISSIONS, min_size=2, max_size=4), event=EVENTS | CLOCKS, script=MOODS)
-    def something_comes_in_between(self, batch: list[Submit], event: Event, script: list[str]) -> None:
-        """One message is sent, and then something happens that may keep the others from being sent."""
+    @rule(
+        batch=ALIKE,
+        events=st.lists(EVENTS | CLOCKS, min_size=1, max_size=3),
+        script=MOODS,
+    )
+    def something_comes_in_between(self, batch: list[Submit], events: list[Event], script: list[str]) -> None:
+        """One message is sent, and then something happens that may keep others like it from being sent."""
+        first, *others = batch
         self.provider.script = script.copy()
-        for wanted in batch:
+        self._submit(first)
+        self._do(Drain(None))
+        for event in events:
+            self._happen(self.gates[0], _about(first, event))
+        for wanted in others:
             self._submit(wanted)
             self._do(Drain(None))
-            if wanted is batch[0]:
-                self._happen(self.gates[0], event)
 
     # What workers do, and what befalls them.
 
@@ -358,6 +382,19 @@ class GatewayMachine(RuleBasedStateMachine):
 
         with armed(where, happen):
             self._do(action)
+
+    @rule(
+        batch=st.lists(SUBMISSIONS, min_size=1, max_size=3),
+        where=st.sampled_from((FailPoint.DECIDE_COMMITTED, FailPoint.HAND_OFF_ANSWERED)),
+        script=MOODS,
+    )
+    def the_process_freezes(self, batch: list[Submit], where: FailPoint, script: list[str]) -> None:
+        """By the time that it goes on, its lease has run out and another has taken over."""
+        for wanted in batch:
+            self._submit(wanted)
+        self.provider.script = script.copy()
+        with armed(where, self._take_over):
+            self._do(Drain(None))
 
     @rule(event=CLOCKS)
     def clocks_move(self, event: Event) -> None:
@@ -432,14 +469,13 @@ class GatewayMachine(RuleBasedStateMachine):
             case "sweep":
                 gate._runtime.scheduler.sweep()
             case "lease runs out":
-                self.clock.advance(minutes=6)
-                gate._runtime.scheduler.sweep()
-                self.clock.advance(minutes=1)
-                gate.drain()
+                self._let_a_lease_run_out(gate)
             case "time passes":
                 self.clock.advance(minutes=_FORWARD[event.number % len(_FORWARD)])
             case "clock is set back":
-                self.clock.advance(seconds=-_BACK[event.number % len(_BACK)])
+                seconds = _BACK[event.number % len(_BACK)]
+                self.clock.advance(seconds=-seconds)
+                self._set_back_s += seconds
             case "provider can be asked, or not":
                 self.provider.looks_up = not self.provider.looks_up
             case "config is taken up anew":
@@ -451,14 +487,17 @@ class GatewayMachine(RuleBasedStateMachine):
             case "link":
                 gate.people.link(a, b, evidence="one order form")
                 self.model.link(a, b)
+                self.links.append((a, b))
             case "unlink":
-                self._unlink(gate, a, b)
+                self._unlink(gate, *self._linked(event))
             case "suppress or lift":
                 self._suppress_or_lift(gate, a)
             case "alias":
-                name = _ALIASES[event.number % len(_ALIASES)]
-                gate.purchases.alias(_purchase(event.purchase), *name)
-                self.model.alias(event.purchase, name)
+                one, other = event.purchase, _NAMES[event.number % len(_NAMES)]
+                if event.party == "*":
+                    one, other = other, one
+                gate.purchases.alias(_purchase(one), *other)
+                self.model.alias(one, other)
             case "ask elsewhere":
                 self._record_ask(gate, event)
             case "review":
@@ -466,6 +505,18 @@ class GatewayMachine(RuleBasedStateMachine):
                 self.model.reviewed.add(event.purchase)
             case "cancel":
                 self._cancel(gate, event.number)
+
+    def _take_over(self) -> None:
+        with self._noting_faults():
+            self._look()
+            self._let_a_lease_run_out(self.gates[1])
+            self._look()
+
+    def _let_a_lease_run_out(self, gate: Gateway) -> None:
+        self.clock.advance(minutes=6)
+        gate._runtime.scheduler.sweep()
+        self.clock.advance(minutes=1)
+        gate.drain()
 
     def _submit(self, wanted: Submit) -> None:
         message, told = self._request(wanted)
@@ -555,6 +606,11 @@ class GatewayMachine(RuleBasedStateMachine):
         self.model.refusals.append(
             Refusal(points={point}, party=event.party, channel=channel, purpose=event.purpose, at=at)
         )
+
+    def _linked(self, event: Event) -> tuple[str, str]:
+        """Two contact points that were linked, or where none are, any two."""
+        pairs = [pair for pair in self.links if self.model.is_linked(*pair)]
+        return pairs[event.number % len(pairs)] if pairs else event.points
 
     def _unlink(self, gate: Gateway, a: str, b: str) -> None:
         if self.model.mailbox_of[a] == self.model.mailbox_of[b]:
@@ -674,6 +730,8 @@ class GatewayMachine(RuleBasedStateMachine):
         """No more faults, and an empty queue: let time pass, and sweep, until nothing waits; then judge it all."""
         self.provider.script.clear()
         self.jobs.waiting.clear()
+        # What was put on the queue and lost before the clock was set back is put there again when that is made up for.
+        self.clock.advance(seconds=self._set_back_s)
         gate = self._opened()
         self.gates.append(gate)
         for _ in range(_ROUNDS_UNTIL_QUIET):
@@ -689,13 +747,12 @@ class GatewayMachine(RuleBasedStateMachine):
         self._judge_the_end(gate)
 
     def _next_event(self) -> datetime | None:
-        """When something is due and to be swept, or a lease runs out."""
+        """When something falls due or a lease runs out."""
         with self.world.observer.connect() as conn:
             found = conn.execute(
                 sa.text(
                     "SELECT min(due) FROM ("
-                    " SELECT CASE WHEN due_at > sweep_at THEN due_at ELSE sweep_at END AS due"
-                    " FROM messages WHERE status IN ('queued', 'deferred')"
+                    " SELECT due_at AS due FROM messages WHERE status IN ('queued', 'deferred')"
                     " UNION ALL SELECT lease_until AS due FROM reservations WHERE state = 'held'"
                     ") AS waiting"
                 )
@@ -739,6 +796,14 @@ class GatewayMachine(RuleBasedStateMachine):
                 with suppress(sa.exc.IntegrityError):
                     conn.execute(sa.text(f"INSERT INTO {table} ({names}) {source}"))
                     raise AssertionError(f"the database takes a second row in {table}")
+
+
+def _about(first: Submit, event: Event) -> Event:
+    """The event, so that it has to do with a message."""
+    touching = replace(event, points=(first.point, event.points[1]), purchase=first.purchase)
+    if event.what == "grant":
+        return replace(touching, party=first.merchant, purpose=first.purpose)
+    return touching
 
 
 _COPIES = {

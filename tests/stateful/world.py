@@ -132,9 +132,9 @@ class World:
 
     def __init__(self, storage: Storage, folder: Path, patched: pytest.MonkeyPatch) -> None:
         self._storage = storage
-        self._config = config.load(
-            configs.write(folder / "stateful.toml", {"gateway": {"ledger": storage.url}}, _TABLES)
-        )
+        self._data_dir = folder / "data"
+        gateway = {"ledger": storage.url, "data_dir": str(self._data_dir)}
+        self._config = config.load(configs.write(folder / "stateful.toml", {"gateway": gateway}, _TABLES))
         self.observer = sa.create_engine(storage.url, isolation_level="AUTOCOMMIT")
         self.application = sa.create_engine(storage.url)
         self._engine = database._make_engine(storage.url)
@@ -152,8 +152,8 @@ class World:
     def begin_anew(self) -> None:
         self.disconnect()
         self._storage.renew()
-        # What was seen of the ledger before it was emptied.
-        shutil.rmtree(self._config.settings.gateway.data_dir, ignore_errors=True)
+        # It holds what was seen of the ledger, which must not look as if it had been restored from a backup.
+        shutil.rmtree(self._data_dir, ignore_errors=True)
         self._numbers = itertools.count(1_000_000)
 
     def disconnect(self) -> None:
