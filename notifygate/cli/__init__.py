@@ -162,7 +162,7 @@ class _Lines(logging.Handler):
     """Shows warnings of the gateway, which are events with fields, as one line each."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        detail = getattr(record, "error", None)
+        detail = getattr(record, "error", None) or getattr(record, "message_id", None)
         event = record.getMessage().replace("_", " ")
         output.complain(f"{event}: {detail}" if detail else event)
 

@@ -314,6 +314,29 @@ def test_doctor_counts_what_is_in_doubt(
     assert found["found"].startswith("1 message may")
 
 
+def test_drain_names_the_messages_whose_lease_ran_out(
+    shop: Path, run: Run, submitted: Callable[..., str]
+) -> None:
+    import sqlite3
+    from contextlib import closing
+
+    from notifygate.config import load
+    from notifygate.runtime import Runtime
+
+    message_id = submitted()
+    runtime = Runtime(load(shop / "notifygate.toml"))
+    runtime.gate.decide([message_id])
+    runtime.close()
+    with closing(sqlite3.connect(shop / "ledger.db")) as database, database:
+        database.execute("UPDATE reservations SET lease_until = 0")
+    (found,) = [one for one in run("doctor", "--json").json["checks"] if one["what"] == "in doubt"]
+    assert found["state"] == "warning"
+    assert "1 more whose worker ended" in found["found"]
+
+    assert f"lease ran out: {message_id}" in run("drain").err
+    assert run("doubt", "list", "--json").jsons[0]["message_id"] == message_id
+
+
 @pytest.fixture
 def in_doubt(shop: Path, run: Run, submitted: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> str:
     """The id of a message in doubt."""
