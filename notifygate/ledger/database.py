@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import sqlite3
 import time
 import weakref
 from collections import defaultdict
@@ -253,12 +254,30 @@ def _forget_connections_in_children(engine: sa.Engine) -> None:
     os.register_at_fork(after_in_child=forget)
 
 
-def _set_up_sqlite(connection: Any, record: object) -> None:
+def _set_up_sqlite(connection: sqlite3.Connection, record: object) -> None:
     connection.isolation_level = None  # transactions are begun by us, below
     connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-    connection.execute("PRAGMA journal_mode = WAL")
+    _use_wal(connection)
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch to write-ahead logging, which lasts: only the first connections to a new file have to wait for each other.
+
+    SQLite itself waits for readers here, and not for another connection that holds the file to write, whatever its
+    busy_timeout says.
+    """
+    give_up_at = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+                raise
+            time.sleep(random.uniform(0, 0.02))
+        else:
+            return
 
 
 def _begin_sqlite(conn: sa.Connection) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -228,6 +230,23 @@ with Gateway.open() as gate:
         assert len(set(printed)) == 1
         counts = row_counts(ledger_url)
         assert (counts["messages"], counts["keys"], counts["alembic_version"]) == (1, 3, 1)
+
+    def test_waits_for_another_process_that_is_writing_the_first_page_of_the_file(
+        self, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "new.db"
+        other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        other.execute("BEGIN IMMEDIATE")
+        lets_go = threading.Timer(0.3, other.execute, ["COMMIT"])
+        lets_go.start()
+
+        ledger = Ledger(f"sqlite:///{path}")
+        ledger.prepare()
+
+        assert ledger.is_usable()
+        ledger.close()
+        lets_go.join()
+        other.close()
 
     def test_with_another_secret_than_it_was_begun_with_is_refused(
         self, config_file: ConfigFile, tmp_path: Path, ledger_url: str
