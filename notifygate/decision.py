@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Self
@@ -100,7 +100,14 @@ class Finding:
 
     def by(self, rule: str) -> Finding:
         """This finding, signed with the name of the rule that made it."""
-        return replace(self, rule=rule)
+        return Finding(
+            rule=rule,
+            outcome=self.outcome,
+            reason=self.reason,
+            text=self.text,
+            evidence=self.evidence,
+            until=self.until,
+        )
 
     def to_json(self) -> dict[str, Any]:
         shown: dict[str, Any] = {
@@ -144,10 +151,12 @@ class Decision:
     def of(cls, findings: Sequence[Finding], *, at: datetime, policy: str) -> Self:
         """Combine findings, made at instant `at` under the policy with that hash."""
         until = None
-        if any(finding.outcome is Outcome.DENY for finding in findings):
+        outcomes = [finding.outcome for finding in findings]
+        if Outcome.DENY in outcomes:
             outcome = Outcome.DENY
-        elif waits := [finding.until for finding in findings if finding.until is not None]:
-            outcome, until = Outcome.DEFER, max(waits)
+        elif Outcome.DEFER in outcomes:
+            outcome = Outcome.DEFER
+            until = max(finding.until for finding in findings if finding.until is not None)
         else:
             outcome = Outcome.ALLOW
         return cls(outcome=outcome, findings=tuple(findings), at=at, policy=policy, until=until)

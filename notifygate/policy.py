@@ -128,7 +128,7 @@ class QuietHours:
     end is not after its start runs past midnight. On public holidays nothing goes out if `holidays` is set.
     """
 
-    allow: Mapping[int, tuple[tuple[time, time], ...]]
+    allow: Mapping[int, tuple[tuple[time, time], ...]] = field(hash=False)
     holidays: bool = False
 
 
@@ -201,6 +201,15 @@ class Policy:
             if limit is not None:
                 windows.append(limit.window)
         return max(windows)
+
+    @cached_property
+    def members(self) -> Mapping[str, frozenset[str]]:
+        """The merchants in each group that has any."""
+        groups = {merchant.group for merchant in self.merchants.values() if merchant.group is not None}
+        return {
+            group: frozenset(name for name, merchant in self.merchants.items() if merchant.group == group)
+            for group in groups
+        }
 
     def group_of(self, merchant: str) -> str | None:
         """The group that holds a merchant, if any."""

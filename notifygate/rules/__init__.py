@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
-from notifygate.decision import Decision, Finding, Outcome, Reason
+from notifygate.decision import Decision, Finding, Reason
 from notifygate.policy import Policy
 from notifygate.rules import caps, consent, content, dedupe, expiry, quiet_hours, review_request, suppression
 from notifygate.snapshot import Request, Snapshot
@@ -26,6 +26,7 @@ RULES: tuple[tuple[str, Rule], ...] = (
     ("caps", caps.check),
     ("quiet_hours", quiet_hours.check),
 )
+_BUILT_IN = frozenset(rule for _, rule in RULES)
 
 
 def evaluate(
@@ -44,8 +45,7 @@ def evaluate(
     if unknown := _unknown(request, policy):
         return Decision.of([unknown], at=now, policy=policy.hash)
     findings = [_run(name, rule, request, snapshot, policy, now) for name, rule in rules]
-    so_far = Decision.of(findings, at=now, policy=policy.hash)
-    until = so_far.until if so_far.outcome is Outcome.DEFER else None
+    until = Decision.of(findings, at=now, policy=policy.hash).until if request.expires_at else None
     findings.append(expiry.check(request, now, until=until).by("expiry"))
     return Decision.of(findings, at=now, policy=policy.hash)
 
@@ -65,10 +65,11 @@ def _run(
 ) -> Finding:
     try:
         finding = rule(request, snapshot, policy, now).by(name)
-        # What cannot be written down would keep a whole batch from being decided, and a deferral that is over before
-        # it begins would be decided for ever.
-        json.dumps(finding.to_json(), ensure_ascii=False, allow_nan=False).encode()
+        if rule not in _BUILT_IN:
+            # What cannot be written down would keep a whole batch from being decided.
+            json.dumps(finding.to_json(), ensure_ascii=False, allow_nan=False).encode()
         if finding.until is not None and finding.until <= now:
+            # It would be decided for ever.
             raise ValueError("until: must be later than now")
     except Exception as error:  # noqa: BLE001  # fail closed, whatever a rule raises
         text = f"The rule {name} failed with {type(error).__name__}, so nothing is sent."

@@ -6,7 +6,9 @@ from datetime import datetime
 
 from notifygate.decision import Finding, Outcome, Reason
 from notifygate.policy import Cap, Over, Per, Policy, in_words
-from notifygate.snapshot import Handover, Request, Snapshot
+from notifygate.snapshot import Request, Snapshot
+
+_NONE_SET = Finding.allow(Reason.NOT_APPLICABLE, "The purpose sets no frequency cap.")
 
 
 def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -> Finding:
@@ -17,56 +19,57 @@ def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -
     """
     caps = policy.purposes[request.purpose].caps
     if not caps:
-        return Finding.allow(Reason.NOT_APPLICABLE, "The purpose sets no frequency cap.")
-    findings = [_check_one(cap, request, snapshot, policy, now) for cap in caps]
-    for finding in findings:
+        return _NONE_SET
+    counted = [_counted(cap, request, snapshot, policy, now) for cap in caps]
+    full = [_full(cap, times) for cap, times in zip(caps, counted, strict=True) if len(times) >= cap.limit]
+    for finding in full:
         if finding.outcome is Outcome.DENY:
             return finding
-    waits = [finding for finding in findings if finding.until is not None]
-    if waits:
-        return max(waits, key=lambda finding: finding.until or now)
-    counts = [
-        {"limit": cap.limit, "count": f.evidence["count"]} for cap, f in zip(caps, findings, strict=True)
-    ]
+    if full:
+        return max(full, key=lambda finding: finding.until or now)
+    counts = [{"limit": cap.limit, "count": len(times)} for cap, times in zip(caps, counted, strict=True)]
     return Finding.allow(Reason.PASSED, "All frequency caps have room.", caps=counts)
 
 
-def _check_one(cap: Cap, request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -> Finding:
-    if cap.channels and request.channel not in cap.channels:
-        return Finding.allow(Reason.NOT_APPLICABLE, "The cap is for other channels.", count=0)
-    times = sorted(
+def _counted(cap: Cap, request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -> list[datetime]:
+    """When the messages that a cap counts were reserved; none where it is for other channels."""
+    channels = cap.channels
+    if channels and request.channel not in channels:
+        return []
+    names_none = not cap.purposes and not cap.classes
+    purposes = frozenset({request.purpose}) if names_none else cap.purposes
+    merchants = _merchants(cap.per, request.merchant, policy)
+    since = now - cap.window
+    return [
         handover.at
         for handover in snapshot.handovers
-        if now - cap.window < handover.at <= now
+        if since < handover.at <= now
+        and (handover.purpose in purposes or (cap.classes and handover.purpose_class in cap.classes))
+        and (merchants is None or handover.merchant in merchants)
+        and (not channels or handover.channel in channels)
         and handover.message_id != request.message_id
-        and _counts(cap, handover, request, policy)
-    )
+    ]
+
+
+def _merchants(per: Per, merchant: str, policy: Policy) -> frozenset[str] | None:
+    """Whose messages count beside those of a merchant; None for everyone's."""
+    if per is Per.PERSON:
+        return None
+    group = policy.group_of(merchant) if per is Per.GROUP else None
+    return frozenset({merchant}) if group is None else policy.members[group]
+
+
+def _full(cap: Cap, times: list[datetime]) -> Finding:
     evidence = {
         "per": cap.per.value,
         "limit": cap.limit,
         "window_seconds": int(cap.window.total_seconds()),
         "count": len(times),
     }
-    if len(times) < cap.limit:
-        return Finding.allow(Reason.PASSED, "The cap has room.", **evidence)
     text = f"{len(times)} of at most {cap.limit} messages per {cap.per.value} in {in_words(cap.window)} were sent"
     if cap.over is Over.DENY:
         return Finding.deny(Reason.CAP_REACHED, f"{text}.", **evidence)
-    frees = times[len(times) - cap.limit] + cap.window
+    frees = sorted(times)[len(times) - cap.limit] + cap.window
     return Finding.defer(
         frees, Reason.CAP_REACHED, f"{text}; a place frees at {frees:%Y-%m-%d %H:%M} UTC.", **evidence
     )
-
-
-def _counts(cap: Cap, handover: Handover, request: Request, policy: Policy) -> bool:
-    if cap.channels and handover.channel not in cap.channels:
-        return False
-    if cap.purposes or cap.classes:
-        if handover.purpose not in cap.purposes and handover.purpose_class not in cap.classes:
-            return False
-    elif handover.purpose != request.purpose:
-        return False
-    if cap.per is Per.PERSON or handover.merchant == request.merchant:
-        return True
-    group = policy.group_of(request.merchant)
-    return cap.per is Per.GROUP and group is not None and policy.group_of(handover.merchant) == group

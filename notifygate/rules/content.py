@@ -15,12 +15,15 @@ _HOST = re.compile(r"[\w.-]+")
 _DOTS = re.compile(r"\.{2,}")
 _ESCAPED = re.compile(r"%[0-9A-Fa-f]{2}")  # in a link within a link, as click trackers write them
 
+_NOT_SEARCHED = Finding.allow(Reason.NOT_APPLICABLE, "Only service messages are searched for advertising.")
+_NOTHING_FOUND = Finding.allow(Reason.PASSED, "Neither a review site nor a promotion marker in the text.")
+
 
 def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -> Finding:
     """Deny a service message that points at a review site or carries a promotion marker."""
     purpose = policy.purposes[request.purpose]
     if purpose.purpose_class is not PurposeClass.SERVICE:
-        return Finding.allow(Reason.NOT_APPLICABLE, "Only service messages are searched for advertising.")
+        return _NOT_SEARCHED
     if site := _review_site(request.text, policy.review_domains):
         return Finding.deny(
             Reason.MISDECLARED_CLASS,
@@ -33,7 +36,7 @@ def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -
             f"A service message may not advertise, and this one carries the promotion marker {marker!r}.",
             marker=marker,
         )
-    return Finding.allow(Reason.PASSED, "Neither a review site nor a promotion marker in the text.")
+    return _NOTHING_FOUND
 
 
 def _review_site(text: str, domains: tuple[str, ...]) -> str | None:

@@ -8,23 +8,26 @@ from notifygate.decision import Finding, Reason
 from notifygate.policy import Policy
 from notifygate.snapshot import Request, Snapshot
 
+_NONE_SET = Finding.allow(Reason.NOT_APPLICABLE, "The purpose sets no window for duplicates.")
+_NOTHING_ALIKE = Finding.allow(Reason.PASSED, "Nothing alike was sent within the window.")
+
 
 def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -> Finding:
     """Deny content that the person was sent within the purpose's `dedupe` window, on whatever channel."""
     window = policy.purposes[request.purpose].dedupe
     if window is None:
-        return Finding.allow(Reason.NOT_APPLICABLE, "The purpose sets no window for duplicates.")
+        return _NONE_SET
     earlier = [
         handover
         for handover in snapshot.handovers
-        if handover.merchant == request.merchant
+        if handover.dedupe_key == request.dedupe_key  # rarely true, and so asked first
+        and handover.merchant == request.merchant
         and handover.purpose == request.purpose
-        and handover.dedupe_key == request.dedupe_key
         and handover.message_id != request.message_id
         and now - window < handover.at <= now
     ]
     if not earlier:
-        return Finding.allow(Reason.PASSED, "Nothing alike was sent within the window.")
+        return _NOTHING_ALIKE
     last = max(earlier, key=lambda handover: (handover.at, handover.message_id))
     return Finding.deny(
         Reason.DUPLICATE,

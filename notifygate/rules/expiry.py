@@ -7,12 +7,14 @@ from datetime import datetime
 from notifygate.decision import Finding, Reason
 from notifygate.snapshot import Request
 
+_NONE_SET = Finding.allow(Reason.NOT_APPLICABLE, "The message has no expiry.")
+
 
 def check(request: Request, now: datetime, *, until: datetime | None) -> Finding:
     """Deny past `expires_at`, or where the deferral of the other rules, to `until`, would pass it."""
     last = request.expires_at
     if last is None:
-        return Finding.allow(Reason.NOT_APPLICABLE, "The message has no expiry.")
+        return _NONE_SET
     evidence = {"expires_at": last.isoformat()}
     if now >= last:
         return Finding.deny(Reason.EXPIRED, f"The message expired at {last:%Y-%m-%d %H:%M} UTC.", **evidence)

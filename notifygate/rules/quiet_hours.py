@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from zoneinfo import ZoneInfo
@@ -16,6 +16,7 @@ from notifygate.snapshot import Request, Snapshot
 _DAY = timedelta(days=1)
 # Longer than any run of holidays. Where nothing is allowed in all zones for so long, nothing ever is.
 _LOOK_AHEAD_DAYS = 31
+_NONE_SET = Finding.allow(Reason.NOT_APPLICABLE, "The purpose sets no quiet hours.")
 
 
 def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -> Finding:
@@ -25,16 +26,15 @@ def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -
     """
     name = policy.purposes[request.purpose].quiet_hours
     if name is None:
-        return Finding.allow(Reason.NOT_APPLICABLE, "The purpose sets no quiet hours.")
+        return _NONE_SET
     zones = _zones(request, policy)
     if not zones:
         return Finding.deny(
             Reason.TIMEZONE_UNKNOWN, "The recipient's time zone is not known, nor is a default set."
         )
-    hours = policy.quiet_hours[name]
     country = request.country or policy.default_country
-    until = _first_allowed(hours, zones, country, now)
-    local = [now.astimezone(ZoneInfo(zone)).isoformat() for zone in zones]
+    until, local_time = _first_allowed(policy.quiet_hours[name], zones, country, now)
+    local = list(local_time)
     if until is None:
         text = f"The quiet hours {name!r} leave no time that is allowed in all of the recipient's zones."
         return Finding.deny(Reason.QUIET_HOURS, text, quiet_hours=name, zones=list(zones), local_time=local)
@@ -62,10 +62,18 @@ def _zones(request: Request, policy: Policy) -> tuple[str, ...]:
     return (zone,) if zone else ()
 
 
+@lru_cache(maxsize=1_024)  # a batch of messages is decided at one instant, and mostly about few zones
 def _first_allowed(
-    hours: QuietHours, zones: Sequence[str], country: str | None, now: datetime
+    hours: QuietHours, zones: tuple[str, ...], country: str | None, now: datetime
+) -> tuple[datetime | None, tuple[str, ...]]:
+    """When messages may go out from `now` on in all zones, or None within the look-ahead; and `now` in each of them."""
+    local = tuple(now.astimezone(ZoneInfo(zone)).isoformat() for zone in zones)
+    return _search(hours, zones, country, now), local
+
+
+def _search(
+    hours: QuietHours, zones: tuple[str, ...], country: str | None, now: datetime
 ) -> datetime | None:
-    """The first instant from `now` on that is allowed in all zones, or None within the look-ahead."""
     candidate = now
     while candidate < now + _LOOK_AHEAD_DAYS * _DAY:
         nexts = [_next_in_zone(hours, ZoneInfo(zone), country, candidate) for zone in zones]

@@ -19,11 +19,13 @@ from notifygate.policy import (
 )
 from notifygate.snapshot import Ask, PurchaseFacts, Request, Snapshot
 
+_NO_REQUEST = Finding.allow(Reason.NOT_APPLICABLE, "Not a review request.")
+
 
 def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -> Finding:
     """Deny a second ask, defer an early one, and let the higher-ranked asker go first."""
     if policy.purposes[request.purpose].purpose_class is not PurposeClass.REVIEW:
-        return Finding.allow(Reason.NOT_APPLICABLE, "Not a review request.")
+        return _NO_REQUEST
     purchase = snapshot.purchase
     if purchase is None:
         return Finding.deny(Reason.PURCHASE_MISSING, "A review request must say which purchase it is about.")

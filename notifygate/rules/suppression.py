@@ -22,6 +22,8 @@ _GRAVITY = (
     SuppressionReason.HARD_BOUNCE,
 )
 
+_NO_MARK = Finding.allow(Reason.PASSED, "No do-not-send mark is in force.")
+
 
 def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -> Finding:
     """Deny while a mark on this contact point, or an erasure of its person, is in force."""
@@ -32,7 +34,7 @@ def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -
         and (mark.expires_at is None or now < mark.expires_at)
     ]
     if not marks:
-        return Finding.allow(Reason.PASSED, "No do-not-send mark is in force.")
+        return _NO_MARK
     mark = min(marks, key=lambda mark: (_GRAVITY.index(mark.reason), mark.created_at, mark.suppression_id))
     reason, because = _REASONS[mark.reason]
     return Finding.deny(
