@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 import sqlalchemy as sa
 
@@ -48,6 +48,15 @@ _JITTER = 1.2
 _RECORD_FOR_AT_MOST_S = 60.0
 
 
+class _Ended(NamedTuple):
+    """The end of an attempt; `number` counts the attempts of its message."""
+
+    attempt_id: str
+    message: StoredMessage
+    number: int
+    outcome: HandOffOutcome
+
+
 class Delivery:
     """Hands messages to the channel drivers. One a process; safe to share between threads."""
 
@@ -70,23 +79,23 @@ class Delivery:
         Raises `LedgerError` where outcomes cannot be recorded: their leases then run out, into doubt.
         """
         impossible = [
-            (one, outcome) for one in reservations if (outcome := self._cannot_hand_over(one.message))
+            _ended(one, outcome) for one in reservations if (outcome := self._cannot_hand_over(one.message))
         ]
         self._record_patiently(impossible)
-        left_out = {reservation.attempt_id for reservation, _ in impossible}
+        left_out = {one.attempt_id for one in impossible}
         possible = [one for one in reservations if one.attempt_id not in left_out]
         try:
             orders = self._orders(possible)
         except LedgerError:
             # Nothing was handed over: that must not end as a doubt.
-            self._record_patiently([(one, _NOT_HANDED_OVER) for one in possible])
+            self._record_patiently([_ended(one, _NOT_HANDED_OVER) for one in possible])
             return
         for channel in sorted({reservation.message.channel for reservation in possible}):
             batch = [one for one in possible if one.message.channel is channel]
-            ended: list[tuple[Reservation, HandOffOutcome]] = []
+            ended: list[_Ended] = []
             recorded_at = time.monotonic()
-            for pair in self._hand_off(self._drivers[channel], batch, orders):
-                ended.append(pair)
+            for one in self._hand_off(self._drivers[channel], batch, orders):
+                ended.append(one)
                 is_time = time.monotonic() - recorded_at > _RECORD_AFTER_S
                 if len(ended) >= _RECORD_AT_MOST or is_time:
                     self._record_patiently(ended)
@@ -118,20 +127,22 @@ class Delivery:
     def expire_leases(self, limit: int = 500) -> int:
         """Put in doubt what was reserved and never recorded; return how many."""
 
-        def expire(conn: sa.Connection) -> list[tuple[str, StoredMessage]]:
+        def expire(conn: sa.Connection) -> list[_Ended]:
             now = self._clock()
-            expired = messages.expired_leases(conn, now, limit)
-            for attempt_id, message in expired:
-                self._record_one(conn, attempt_id, message, _LEASE_RAN_OUT, now)
+            expired = [
+                _Ended(attempt_id, message, message.attempts, _LEASE_RAN_OUT)
+                for attempt_id, message in messages.expired_leases(conn, now, limit)
+            ]
             if expired:
+                self._write(conn, expired, now)
                 reach(FailPoint.LEASES_EXPIRED)
             return expired
 
         expired = self._ledger.transact(expire)
-        for attempt_id, message in expired:
-            told = {"message_id": message.message_id, "attempt_id": attempt_id}
+        for one in expired:
+            told = {"message_id": one.message.message_id, "attempt_id": one.attempt_id}
             logger.warning("lease_ran_out", extra=told)
-            _tell(attempt_id, message, _LEASE_RAN_OUT)
+            _tell(one)
         return len(expired)
 
     def _cannot_hand_over(self, message: StoredMessage) -> HandOffOutcome | None:
@@ -144,7 +155,7 @@ class Delivery:
 
     def _hand_off(
         self, driver: ChannelDriver, batch: Sequence[Reservation], orders: Mapping[str, tuple[str, str]]
-    ) -> Iterator[tuple[Reservation, HandOffOutcome]]:
+    ) -> Iterator[_Ended]:
         pulled: list[Reservation] = []
         pulled_at: list[float] = []
 
@@ -164,13 +175,13 @@ class Delivery:
                 reach(FailPoint.HAND_OFF_ANSWERED)
                 metrics.handed_off(batch[done].message.channel, time.monotonic() - pulled_at[done])
                 self._take_note(batch[done].message.channel, outcome)
-                yield pulled[done], outcome
+                yield _ended(pulled[done], outcome)
                 done += 1
         except Exception as error:  # noqa: BLE001  # a driver's bug, whatever it is
             # A driver that raises has a bug. What it may have sent is in doubt; the rest was not sent.
             _tell_of_bug(error)
-        for reservation in batch[done:]:
-            yield reservation, (_IN_DOUBT_AFTER_FAULT if reservation in pulled else _NOT_HANDED_OVER)
+        for index, reservation in enumerate(batch[done:], start=done):
+            yield _ended(reservation, _IN_DOUBT_AFTER_FAULT if index < len(pulled) else _NOT_HANDED_OVER)
 
     def _take_note(self, channel: Channel, outcome: HandOffOutcome) -> None:
         if outcome.channel_down:
@@ -232,7 +243,7 @@ class Delivery:
         with self._ledger.read() as conn:
             return purchases.order_ids(conn, wanted)
 
-    def _record_patiently(self, ended: Sequence[tuple[Reservation, HandOffOutcome]]) -> None:
+    def _record_patiently(self, ended: Sequence[_Ended]) -> None:
         """Record outcomes, and while the ledger is out of reach try again for a minute.
 
         Raises `LedgerError` then: what is known of these hand-offs is lost, and they are in doubt.
@@ -246,60 +257,49 @@ class Delivery:
                     raise
                 time.sleep(_RECORD_AGAIN_AFTER_S)
 
-    def _record(self, ended: Sequence[tuple[Reservation, HandOffOutcome]]) -> None:
+    def _record(self, ended: Sequence[_Ended]) -> None:
         if not ended:
             return
 
         def record(conn: sa.Connection) -> None:
-            now = self._clock()
-            # In one order for all, so that nobody waits in a ring.
-            for reservation, outcome in sorted(ended, key=lambda pair: pair[0].message.message_id):
-                self._record_one(conn, reservation.attempt_id, reservation.message, outcome, now)
+            self._write(conn, ended, self._clock())
             reach(FailPoint.RECORD_WRITTEN)
 
         self._ledger.transact(record)
         reach(FailPoint.RECORD_COMMITTED)
-        for reservation, outcome in ended:
-            _tell(reservation.attempt_id, reservation.message, outcome)
+        for one in ended:
+            _tell(one)
 
-    def _record_one(
-        self,
-        conn: sa.Connection,
-        attempt_id: str,
-        message: StoredMessage,
-        outcome: HandOffOutcome,
-        now: datetime,
-    ) -> None:
+    def _write(self, conn: sa.Connection, ended: Sequence[_Ended], now: datetime) -> None:
+        held = messages.hold_attempts(conn, [one.attempt_id for one in ended])
+        attempts, statuses, released, entries = [], [], [], []
+        for one in ended:
+            state, is_open = held[one.attempt_id]
+            if not is_open and state == one.outcome.result:
+                continue  # recorded before, by a commit whose answer was lost
+            entries.append(_entry(one, now))
+            if not is_open:
+                continue
+            status = self._status_after(one, now)
+            statuses.append(status)
+            attempts.append(_end(one, now, blocks=status["status"] in (Status.SENT, Status.IN_DOUBT)))
+            if one.outcome.result in (Result.REJECTED, Result.FAILED):
+                released.append(one.attempt_id)
+        messages.end_attempts(conn, attempts)
+        purchases.release_asks(conn, released)
+        messages.set_status(conn, statuses)
+        journal.append(conn, entries)
+
+    def _status_after(self, one: _Ended, now: datetime) -> dict[str, Any]:
+        message, outcome = one.message, one.outcome
         purpose = self._config.policy.purposes.get(message.purpose)
         resend = purpose is not None and purpose.on_doubt == "resend"
-        status = self._status_after(message, outcome, now, resend=resend)
-        was_open = messages.end_attempt(
-            conn,
-            attempt_id,
-            outcome.result,
-            detail=outcome.detail,
-            provider_id=outcome.provider_id,
-            now=now,
-            blocks=status["status"] in (Status.SENT, Status.IN_DOUBT),
-        )
-        if not was_open and messages.ended_as(conn, attempt_id, outcome.result):
-            return  # recorded before, by a commit whose answer was lost
-        journal.append(conn, [_entry(attempt_id, message, outcome, now)])
-        if not was_open:
-            return
-        if outcome.result in (Result.REJECTED, Result.FAILED):
-            purchases.release_asks(conn, [attempt_id])
-        messages.set_status(conn, [status])
-
-    def _status_after(
-        self, message: StoredMessage, outcome: HandOffOutcome, now: datetime, *, resend: bool
-    ) -> dict[str, Any]:
         row: dict[str, Any] = {
-            "id": message.message_id,
+            "message_id": message.message_id,
             "reason": outcome.detail or None,
             "due_at": message.due_at,
             "sweep_at": message.sweep_at,
-            "attempts": message.attempts,
+            "attempts": one.number,
         }
         if outcome.result is Result.ACCEPTED:
             return row | {"status": Status.SENT.value, "reason": None}
@@ -307,11 +307,11 @@ class Delivery:
             return row | {"status": Status.IN_DOUBT.value, "sweep_at": now + LOOKED_UP_AFTER}
         delivery = self._config.settings.delivery
         if not outcome.attempted:
-            row["attempts"] = message.attempts - 1
-        elif outcome.result is Result.REJECTED or message.attempts >= delivery.max_attempts:
+            row["attempts"] = one.number - 1
+        elif outcome.result is Result.REJECTED or one.number >= delivery.max_attempts:
             ended = Status.IN_DOUBT if outcome.result is Result.IN_DOUBT else Status.FAILED
             return row | {"status": ended.value, "sweep_at": now + LOOKED_UP_AFTER}
-        again_at = now + self._back_off(message.attempts, outcome.retry_after)
+        again_at = now + self._back_off(one.number, outcome.retry_after)
         return row | {"status": Status.QUEUED.value, "due_at": again_at, "sweep_at": again_at}
 
     def _back_off(self, attempts: int, at_least: timedelta | None) -> timedelta:
@@ -329,14 +329,16 @@ def _tell_of_bug(error: Exception) -> None:
     logger.error("channel_driver_raised", extra=raised)
 
 
-def _tell(attempt_id: str, message: StoredMessage, outcome: HandOffOutcome) -> None:
+def _tell(one: _Ended) -> None:
     """Count and log the end of an attempt, once it is recorded."""
-    metrics.attempt_ended(outcome.result, message.channel)
-    level = logging.DEBUG if outcome.result is Result.ACCEPTED else logging.INFO
-    told = {"message_id": message.message_id, "attempt_id": attempt_id, "channel": message.channel.value}
-    logger.log(
-        level, "attempt_ended", extra=told | {"result": outcome.result.value, "detail": outcome.detail}
-    )
+    result, channel = one.outcome.result, one.message.channel
+    metrics.attempt_ended(result, channel)
+    level = logging.DEBUG if result is Result.ACCEPTED else logging.INFO
+    if logger.isEnabledFor(level):
+        told = {"message_id": one.message.message_id, "attempt_id": one.attempt_id, "channel": channel.value}
+        logger.log(
+            level, "attempt_ended", extra=told | {"result": result.value, "detail": one.outcome.detail}
+        )
 
 
 def _holds_all(text: str, names: Iterable[str]) -> bool:
@@ -344,7 +346,23 @@ def _holds_all(text: str, names: Iterable[str]) -> bool:
     return all(name.casefold() in folded for name in names)
 
 
-def _entry(attempt_id: str, message: StoredMessage, outcome: HandOffOutcome, now: datetime) -> journal.Row:
+def _ended(reservation: Reservation, outcome: HandOffOutcome) -> _Ended:
+    return _Ended(reservation.attempt_id, reservation.message, reservation.number, outcome)
+
+
+def _end(one: _Ended, now: datetime, *, blocks: bool) -> dict[str, Any]:
+    return {
+        "attempt_id": one.attempt_id,
+        "state": one.outcome.result.value,
+        "detail": one.outcome.detail,
+        "provider_id": one.outcome.provider_id,
+        "ended_at": now,
+        "blocks": blocks,
+    }
+
+
+def _entry(one: _Ended, now: datetime) -> journal.Row:
+    message, outcome = one.message, one.outcome
     return journal.Row(
         kind=journal.Kind.ATTEMPT,
         at=now,
@@ -357,8 +375,8 @@ def _entry(attempt_id: str, message: StoredMessage, outcome: HandOffOutcome, now
         outcome=outcome.result.value,
         reason=outcome.detail or None,
         body={
-            "attempt_id": attempt_id,
-            "number": message.attempts,
+            "attempt_id": one.attempt_id,
+            "number": one.number,
             "detail": outcome.detail,
             "provider_id": outcome.provider_id,
         },

@@ -142,7 +142,7 @@ class Doubts:
 
 def _status_after(doubt: Doubt, resolution: Resolution, now: datetime) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "id": doubt.message_id,
+        "message_id": doubt.message_id,
         "status": Status.SENT.value,
         "reason": resolution.evidence,
         "due_at": now,

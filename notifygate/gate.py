@@ -96,9 +96,9 @@ class Gate:
             person = people.person_by_mailbox(conn, fingerprints, prepared.point)
             point_id = people.find(conn, fingerprints, prepared.point)
             view = snapshots.PersonView()
-            if person is not None:
+            if person is not None and (known := people.point_ids_of(conn, [person])):
                 since = now - self._policy.horizon
-                view = snapshots.load(conn, [person], since=since, now=now)[person]
+                view = snapshots.load(conn, known, since=since, now=now)[person]
             purchase = _would_be_known(conn, prepared, now)
         request = _request_of_unsaved(prepared, point_id or _UNSAVED, now)
         return evaluate(request, view.snapshot(purchase), self._policy, now, rules=self._rules)
@@ -125,17 +125,23 @@ class Gate:
         return Decided(decisions=tuple(batch.decisions), reservations=tuple(batch.reservations))
 
     def _lock_and_load(self, conn: sa.Connection, claimed: Sequence[StoredMessage]) -> _Batch:
-        points = {message.contact_point_id for message in claimed}
-        names = {message.purchase_name_id for message in claimed if message.purchase_name_id}
+        person_of = {message.contact_point_id: message.person_id for message in claimed}
+        purchase_of = {
+            message.purchase_name_id: message.purchase_id
+            for message in claimed
+            if message.purchase_name_id and message.purchase_id
+        }
+        person_ids, purchase_ids = set(person_of.values()), set(purchase_of.values())
         # INVARIANT(lock before looking): persons, then purchases, each in sorted order, before their snapshot.
-        person_of = people.lock_persons_of(conn, points)
-        purchase_of = purchases.by_name_ids(conn, names)
-        purchases.lock(conn, set(purchase_of.values()))
-        if purchases.by_name_ids(conn, names) != purchase_of:
+        people.lock(conn, person_ids)
+        points = people.point_ids_of(conn, person_ids)
+        if not person_of.items() <= points.items():
+            raise LedgerConflict("a person was joined with another just now")
+        purchases.lock(conn, purchase_ids)
+        if purchases.by_name_ids(conn, purchase_of.keys()) != purchase_of:
             raise LedgerConflict("a purchase was joined with another just now")
         # INVARIANT(the clock is read under the locks): what others reserved while we waited lies in the past.
         now = self._clock()
-        purchase_ids = set(purchase_of.values())
         since = now - self._policy.horizon
         return _Batch(
             policy=self._policy,
@@ -144,7 +150,7 @@ class Gate:
             lease_until=now + self._lease,
             person_of=person_of,
             purchase_of=purchase_of,
-            views=snapshots.load(conn, set(person_of.values()), since=since, now=now),
+            views=snapshots.load(conn, points, since=since, now=now),
             purchases=purchases.facts(conn, purchase_ids),
             slots={key: iter(free) for key, free in purchases.free_slots(conn, purchase_ids).items()},
         )
@@ -197,7 +203,8 @@ class _Batch:
         self.reservations.append(
             Reservation(
                 attempt_id=attempt_id,
-                message=replace(message, attempts=message.attempts + 1),
+                message=message,
+                number=message.attempts + 1,
                 reserved_at=self.now,
                 lease_until=self.lease_until,
             )
@@ -253,7 +260,7 @@ def _tell(decided: Decided, took_s: float) -> None:
 
 def _status_after(message: StoredMessage, decision: Decision) -> dict[str, Any]:
     row = {
-        "id": message.message_id,
+        "message_id": message.message_id,
         "status": Status.DENIED.value,
         "reason": decision.reason,
         "due_at": message.due_at,

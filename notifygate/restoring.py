@@ -238,7 +238,7 @@ def _digest(row: journal.Row) -> str:
 
 def _status_after(message: StoredMessage, now: datetime) -> dict[str, Any]:
     return {
-        "id": message.message_id,
+        "message_id": message.message_id,
         "status": Status.IN_DOUBT.value,
         "reason": _DETAIL,
         "due_at": message.due_at,

@@ -10,26 +10,26 @@ from typing import Any
 import sqlalchemy as sa
 
 from notifygate.consent import ConsentRecord, State
+from notifygate.ledger import rows
 from notifygate.ledger.schema import consent_events
 
-_RECORD_COLUMNS = [consent_events.c[field.name] for field in fields(ConsentRecord)]
+_RECORD_NAMES = [field.name for field in fields(ConsentRecord)]
+_RECORD_COLUMNS = [consent_events.c[name] for name in _RECORD_NAMES]
 
 
-def insert(conn: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
+def insert(conn: sa.Connection, events: Sequence[dict[str, Any]]) -> None:
     """Add consent events."""
-    if rows:
-        conn.execute(sa.insert(consent_events), list(rows))
+    rows.insert(conn, consent_events, events)
 
 
-def records_of(
-    conn: sa.Connection, contact_point_ids: Collection[str] | sa.Select[Any]
-) -> dict[str, list[ConsentRecord]]:
+def records_of(conn: sa.Connection, contact_point_ids: Collection[str]) -> dict[str, list[ConsentRecord]]:
     """All consent events of some contact points, by contact point, as the rules read them."""
     found: defaultdict[str, list[ConsentRecord]] = defaultdict(list)
-    query = sa.select(*_RECORD_COLUMNS).where(consent_events.c.contact_point_id.in_(contact_point_ids))
-    for row in conn.execute(query):
-        columns = dict(row._mapping)
-        record = ConsentRecord(**columns | {"state": State(columns["state"])})
+    chosen = rows.is_among(consent_events.c.contact_point_id, contact_point_ids)
+    for row in conn.execute(sa.select(*_RECORD_COLUMNS).where(chosen)):
+        columns = dict(zip(_RECORD_NAMES, row, strict=True))
+        columns["state"] = State(columns["state"])
+        record = ConsentRecord(**columns)
         found[record.contact_point_id].append(record)
     return found
 
@@ -38,7 +38,7 @@ def history(conn: sa.Connection, contact_point_ids: Collection[str]) -> list[dic
     """All columns of the consent events of some contact points, oldest first."""
     query = (
         sa.select(consent_events)
-        .where(consent_events.c.contact_point_id.in_(contact_point_ids))
+        .where(rows.is_among(consent_events.c.contact_point_id, contact_point_ids))
         .order_by(consent_events.c.recorded_at, consent_events.c.event_id)
     )
     return [dict(row._mapping) for row in conn.execute(query)]

@@ -8,19 +8,17 @@ import secrets
 import sqlite3
 import time
 import weakref
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import make_url
 
 from notifygate.errors import LedgerError
 from notifygate.fingerprint import Fingerprints
-from notifygate.ledger import schema
+from notifygate.ledger import rows, schema
 
 HEAD = "0001"
 """The newest migration: what this version of the code reads and writes."""
@@ -179,27 +177,6 @@ class Ledger:
         if _key(conn, _SECRET_CHECK_NAME) != check:
             raise LedgerError("gateway.secret: not the secret that this ledger was begun with")
         return fingerprints
-
-
-def insert_new(conn: sa.Connection, table: sa.Table, rows: list[dict[str, Any]]) -> None:
-    """Insert rows, leaving out those that a unique constraint knows already."""
-    if not rows:
-        return
-    dialect = postgresql if conn.dialect.name == "postgresql" else sqlite
-    conn.execute(dialect.insert(table).on_conflict_do_nothing(), rows)
-
-
-def any_pair(
-    first: sa.ColumnElement[str], second: sa.ColumnElement[str], pairs: Iterable[tuple[str, str]]
-) -> sa.ColumnElement[bool]:
-    """The condition that two columns hold one of some pairs, in a form that makes SQLite use their index.
-
-    Of `(a, b) IN (...)` it makes a scan of the whole table.
-    """
-    seconds: defaultdict[str, list[str]] = defaultdict(list)
-    for one, other in pairs:
-        seconds[one].append(other)
-    return sa.or_(*(sa.and_(first == one, second.in_(others)) for one, others in seconds.items()))
 
 
 def _make_engine(url: str) -> sa.Engine:
@@ -362,4 +339,4 @@ def _key(conn: sa.Connection, name: str) -> str | None:
 
 
 def _put_key(conn: sa.Connection, name: str, value: str) -> None:
-    insert_new(conn, schema.keys, [{"name": name, "value": value}])
+    rows.insert_new(conn, schema.keys, [{"name": name, "value": value}])

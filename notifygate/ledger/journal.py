@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from notifygate.ledger.database import insert_new
+from notifygate.ledger import rows
 from notifygate.ledger.schema import ledger, policies
 from notifygate.policy import Policy
 
@@ -60,13 +60,13 @@ class Row:
         return {"position": self.position, **shown, "at": self.at.isoformat(), "body": dict(self.body)}
 
 
+_BODY = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 _COLUMNS = tuple(column.name for column in ledger.columns if column.name != "position")
 
 
-def append(conn: sa.Connection, rows: Sequence[Row]) -> None:
+def append(conn: sa.Connection, entries: Sequence[Row]) -> None:
     """Add rows at the end."""
-    if rows:
-        conn.execute(sa.insert(ledger), [_to_columns(row) for row in rows])
+    rows.insert(conn, ledger, [_to_columns(entry) for entry in entries])
 
 
 def newest(conn: sa.Connection) -> Row | None:
@@ -91,7 +91,7 @@ def know_policy(conn: sa.Connection, policy: Policy, now: datetime) -> None:
     """Keep the text of a policy, so that its hash can be read for ever."""
     if policy_text(conn, policy.hash) is None:
         row = {"hash": policy.hash, "text": policy.text, "first_seen_at": now}
-        insert_new(conn, policies, [row])
+        rows.insert_new(conn, policies, [row])
 
 
 def policy_text(conn: sa.Connection, policy_hash: str) -> str | None:
@@ -127,7 +127,7 @@ def search(
     """
     query = sa.select(ledger).order_by(ledger.c.position.desc()).limit(limit)
     if contact_point_ids is not None:
-        query = query.where(ledger.c.contact_point_id.in_(contact_point_ids))
+        query = query.where(rows.is_among(ledger.c.contact_point_id, contact_point_ids))
     if purchase_id is not None:
         query = query.where(ledger.c.purchase_id == purchase_id)
     if since is not None:
@@ -145,10 +145,9 @@ def search(
 
 def _to_columns(row: Row) -> dict[str, Any]:
     columns = {name: getattr(row, name) for name in _COLUMNS}
-    return columns | {
-        "kind": row.kind.value,
-        "body": json.dumps(row.body, sort_keys=True, separators=(",", ":"), ensure_ascii=False),
-    }
+    columns["kind"] = row.kind.value
+    columns["body"] = _BODY.encode(row.body)
+    return columns
 
 
 def _from_columns(row: sa.Row[Any]) -> Row:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 
 from notifygate.address import Channel
-from notifygate.ledger.database import any_pair, insert_new
+from notifygate.ledger import rows
 from notifygate.ledger.schema import (
     HELD_SQL,
     IN_DOUBT_SQL,
@@ -19,6 +19,7 @@ from notifygate.ledger.schema import (
     WAITING_SQL,
     contact_points,
     ledger,
+    mailboxes,
     messages,
     purchase_names,
     reservations,
@@ -38,6 +39,7 @@ class StoredMessage:
     role: Literal["buyer", "recipient"]
     channel: Channel
     contact_point_id: str
+    person_id: str
     address: str | None = field(repr=False)
     deliver_to: str | None = field(repr=False)
     subject: str | None = field(repr=False)
@@ -65,10 +67,11 @@ class StoredMessage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """The right to hand one message to a provider once, until `lease_until`."""
+    """The right to hand one message to a provider once, until `lease_until`. `number` counts a message's attempts."""
 
     attempt_id: str
     message: StoredMessage
+    number: int
     reserved_at: datetime
     lease_until: datetime
 
@@ -109,23 +112,27 @@ class Doubt:
 
 
 _AMONG_THE_NEWEST = 10_000  # rows of the send log
+_COLUMNS = (
+    *messages.c,
+    purchase_names.c.purchase_id,
+    mailboxes.c.person_id,
+    contact_points.c.address,
+    contact_points.c.country,
+    contact_points.c.zones,
+)
+_NAMES = tuple(column.name for column in _COLUMNS)
 _SELECT = (
-    sa.select(
-        messages,
-        purchase_names.c.purchase_id,
-        contact_points.c.address,
-        contact_points.c.country,
-        contact_points.c.zones,
-    )
+    sa.select(*_COLUMNS)
     .join(contact_points, contact_points.c.contact_point_id == messages.c.contact_point_id)
+    .join(mailboxes, mailboxes.c.mailbox_id == contact_points.c.mailbox_id)
     .outerjoin(purchase_names, purchase_names.c.name_id == messages.c.purchase_name_id)
 )
 _IS_WAITING = sa.text(WAITING_SQL)
 
 
-def insert(conn: sa.Connection, rows: list[dict[str, Any]]) -> None:
-    """Insert messages; those whose idempotency key is taken are left out."""
-    insert_new(conn, messages, rows)
+def insert(conn: sa.Connection, new: Sequence[Mapping[str, Any]]) -> None:
+    """Insert messages. Raises `IntegrityError` for an idempotency key that is taken."""
+    rows.insert(conn, messages, new)
 
 
 def by_keys(
@@ -141,7 +148,7 @@ def by_keys(
         columns.message_id,
         columns.status,
         columns.request_fingerprint,
-    ).where(any_pair(columns.merchant, columns.idempotency_key, keys))
+    ).where(rows.is_pair(columns.merchant, columns.idempotency_key, keys))
     return {
         (merchant, key): (message_id, Status(status), fingerprint)
         for merchant, key, message_id, status, fingerprint in conn.execute(query)
@@ -174,8 +181,8 @@ def due(
         query = query.where(columns.due_at >= last_at, (columns.due_at > last_at) | later)
     if without:
         query = query.where(columns.channel.not_in(without))
-    rows = conn.execute(query.order_by(columns.due_at, columns.message_id).limit(limit))
-    return [(row.due_at, row.message_id) for row in rows]
+    found = conn.execute(query.order_by(columns.due_at, columns.message_id).limit(limit))
+    return [(row.due_at, row.message_id) for row in found]
 
 
 def next_due(conn: sa.Connection) -> datetime | None:
@@ -216,16 +223,16 @@ def claim(
         columns.status == Status.QUEUED.value, columns.attempts == 0, columns.send_after.is_(None)
     )
     held = (
-        sa.select(messages.c.message_id)
-        .where(messages.c.message_id.in_(message_ids), _IS_WAITING, is_fresh | (columns.due_at <= now))
-        .order_by(messages.c.message_id)
-        .with_for_update(skip_locked=True)
+        _SELECT.where(
+            rows.is_among(columns.message_id, message_ids), _IS_WAITING, is_fresh | (columns.due_at <= now)
+        )
+        .order_by(columns.message_id)
+        .with_for_update(of=messages, skip_locked=True)
     )
     if without:
         held = held.where(columns.channel.not_in(without))
-    ids = [str(row[0]) for row in conn.execute(held)]
-    query = _SELECT.where(messages.c.message_id.in_(ids)).order_by(messages.c.due_at, messages.c.message_id)
-    return list(_thinned(map(_stored, conn.execute(query)), one_of))
+    found = sorted(map(_stored, conn.execute(held)), key=lambda message: (message.due_at, message.message_id))
+    return list(_thinned(found, one_of))
 
 
 def _thinned(found: Iterable[StoredMessage], one_of: Collection[Channel]) -> Iterator[StoredMessage]:
@@ -254,15 +261,15 @@ def claim_for_queue(
     )
     taken = [(str(row[0]), PurposeClass(row[1])) for row in conn.execute(held)]
     ids = [message_id for message_id, _ in taken]
-    conn.execute(sa.update(messages).where(messages.c.message_id.in_(ids)).values(sweep_at=now + again_after))
+    chosen = rows.is_among(messages.c.message_id, ids)
+    conn.execute(sa.update(messages).where(chosen).values(sweep_at=now + again_after))
     return taken
 
 
 def queue_again(conn: sa.Connection, message_ids: Collection[str], at: datetime) -> None:
     """Let the scheduler put messages on the queue from `at` on."""
-    conn.execute(
-        sa.update(messages).where(messages.c.message_id.in_(message_ids), _IS_WAITING).values(sweep_at=at)
-    )
+    chosen = rows.is_among(messages.c.message_id, message_ids)
+    conn.execute(sa.update(messages).where(chosen, _IS_WAITING).values(sweep_at=at))
 
 
 def wake(conn: sa.Connection, purchase_id: str, now: datetime) -> None:
@@ -279,23 +286,12 @@ def wake(conn: sa.Connection, purchase_id: str, now: datetime) -> None:
     )
 
 
-def set_status(conn: sa.Connection, rows: Sequence[dict[str, Any]]) -> None:
+def set_status(conn: sa.Connection, changed: Sequence[Mapping[str, Any]]) -> None:
     """Set status, reason, due_at, sweep_at and attempts of messages that the transaction holds.
 
-    Each row has `id` and those five.
+    Each row has `message_id` and those five.
     """
-    if not rows:
-        return
-    names = ("status", "reason", "due_at", "sweep_at", "attempts")
-    statement = (
-        sa.update(messages)
-        .where(messages.c.message_id == sa.bindparam("id"))
-        .values({name: sa.bindparam(f"new_{name}") for name in names})
-    )
-    conn.execute(
-        statement,
-        [{"id": row["id"]} | {f"new_{name}": row[name] for name in names} for row in rows],
-    )
+    rows.change(conn, messages, "message_id", changed)
 
 
 def cancel(conn: sa.Connection, message_id: str, reason: str) -> bool:
@@ -310,57 +306,50 @@ def cancel(conn: sa.Connection, message_id: str, reason: str) -> bool:
 
 def reserve(conn: sa.Connection, reserved: Sequence[Reservation]) -> None:
     """Write reservations. The database refuses a second one that blocks the same message."""
-    rows = [
+    new = [
         _reservation(one.attempt_id, one.message, reserved_at=one.reserved_at, lease_until=one.lease_until)
         for one in reserved
     ]
-    if rows:
-        conn.execute(sa.insert(reservations), rows)
+    rows.insert(conn, reservations, new)
 
 
 def add_doubts(
     conn: sa.Connection, doubted: Sequence[tuple[str, StoredMessage]], now: datetime, *, detail: str
 ) -> None:
     """Write attempts that may have been made: attempt id and message. They count and block as sent ones do."""
-    rows = [
+    new = [
         _reservation(attempt_id, message, reserved_at=now, lease_until=now)
         | {"state": Result.IN_DOUBT.value, "detail": detail, "ended_at": now}
         for attempt_id, message in doubted
     ]
-    if rows:
-        conn.execute(sa.insert(reservations), rows)
+    rows.insert(conn, reservations, new)
 
 
-def end_attempt(
-    conn: sa.Connection,
-    attempt_id: str,
-    result: Result,
-    *,
-    detail: str | None,
-    provider_id: str | None,
-    now: datetime,
-    blocks: bool,
-) -> bool:
-    """Write how an attempt ended; say whether that was still open.
+def hold_attempts(conn: sa.Connection, attempt_ids: Collection[str]) -> dict[str, tuple[str, bool]]:
+    """The state of each attempt, and whether its end may still be written; held until the transaction ends.
 
-    Open means held, or in doubt and not followed by another attempt.
+    It may where the attempt is held, or in doubt and not followed by another.
     """
-    done = conn.execute(
-        sa.update(reservations)
-        .where(
-            reservations.c.attempt_id == attempt_id,
-            reservations.c.state.in_(["held", "in_doubt"]),
-            reservations.c.blocks,
-        )
-        .values(state=result.value, detail=detail, provider_id=provider_id, ended_at=now, blocks=blocks)
+    columns = reservations.c
+    query = (
+        sa.select(columns.attempt_id, columns.state, columns.blocks)
+        .where(rows.is_among(columns.attempt_id, attempt_ids))
+        # In one order for all, so that nobody waits in a ring.
+        .order_by(columns.attempt_id)
+        .with_for_update()
     )
-    return done.rowcount == 1
+    return {
+        attempt_id: (state, blocks and state in ("held", "in_doubt"))
+        for attempt_id, state, blocks in conn.execute(query)
+    }
 
 
-def ended_as(conn: sa.Connection, attempt_id: str, result: Result) -> bool:
-    """Whether it is on record already that an attempt ended so."""
-    query = sa.select(reservations.c.state).where(reservations.c.attempt_id == attempt_id)
-    return conn.execute(query).scalar() == result.value
+def end_attempts(conn: sa.Connection, ended: Sequence[Mapping[str, Any]]) -> None:
+    """Write how attempts ended that the transaction holds.
+
+    Each row has `attempt_id`, `state`, `detail`, `provider_id`, `ended_at` and `blocks`: whether no other may follow.
+    """
+    rows.change(conn, reservations, "attempt_id", ended)
 
 
 def expired_leases(conn: sa.Connection, now: datetime, limit: int) -> list[tuple[str, StoredMessage]]:
@@ -373,7 +362,7 @@ def expired_leases(conn: sa.Connection, now: datetime, limit: int) -> list[tuple
         .with_for_update(skip_locked=True)
     )
     by_message = {str(row[1]): str(row[0]) for row in conn.execute(held)}
-    query = _SELECT.where(messages.c.message_id.in_(by_message))
+    query = _SELECT.where(rows.is_among(messages.c.message_id, by_message))
     return [
         (by_message[stored.message_id], stored)
         for stored in map(_stored, conn.execute(query.order_by(messages.c.message_id)))
@@ -391,7 +380,7 @@ def may_have_gone_out(conn: sa.Connection, until: datetime, *, after: str, limit
         .with_for_update()
     )
     ids = [str(row[0]) for row in conn.execute(held)]
-    query = _SELECT.where(columns.message_id.in_(ids)).order_by(columns.message_id)
+    query = _SELECT.where(rows.is_among(columns.message_id, ids)).order_by(columns.message_id)
     return [_stored(row) for row in conn.execute(query)]
 
 
@@ -575,14 +564,10 @@ def _doubt(row: sa.Row[Any]) -> Doubt:
 
 
 def _stored(row: sa.Row[Any]) -> StoredMessage:
-    columns = dict(row._mapping)
-    return StoredMessage(
-        **columns
-        | {
-            "purpose_class": PurposeClass(columns["purpose_class"]),
-            "channel": Channel(columns["channel"]),
-            "status": Status(columns["status"]),
-            "metadata": json.loads(columns["metadata"]),
-            "zones": tuple(columns["zones"].split()),
-        }
-    )
+    columns = dict(zip(_NAMES, row, strict=True))
+    columns["purpose_class"] = PurposeClass(columns["purpose_class"])
+    columns["channel"] = Channel(columns["channel"])
+    columns["status"] = Status(columns["status"])
+    columns["metadata"] = json.loads(columns["metadata"])
+    columns["zones"] = tuple(columns["zones"].split())
+    return StoredMessage(**columns)

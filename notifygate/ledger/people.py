@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
 from notifygate.address import Channel, ContactPoint
 from notifygate.fingerprint import Fingerprints
 from notifygate.ids import new_id
-from notifygate.ledger.database import LedgerConflict, insert_new
+from notifygate.ledger import rows
+from notifygate.ledger.database import LedgerConflict
 from notifygate.ledger.schema import contact_points, mailboxes, person_links, persons
 
 
@@ -40,7 +40,7 @@ def find_all(
     """The ids of those contact points that the ledger knows."""
     by_print = {_address_print(fingerprints, point): point for point in points}
     query = sa.select(contact_points.c.fingerprint, contact_points.c.contact_point_id).where(
-        contact_points.c.fingerprint.in_(by_print)
+        rows.is_among(contact_points.c.fingerprint, by_print)
     )
     return {by_print[fingerprint]: point_id for fingerprint, point_id in conn.execute(query)}
 
@@ -56,7 +56,7 @@ def ensure(
     known = find_all(conn, fingerprints, wanted)
     if missing := wanted - known.keys():
         mailbox_ids = _ensure_mailboxes(conn, {_mailbox_print(fingerprints, point) for point in missing}, now)
-        rows = [
+        new = [
             {
                 "contact_point_id": new_id("cp"),
                 "channel": point.channel.value,
@@ -70,7 +70,7 @@ def ensure(
             for point in missing
         ]
         # Sorted, so that two transactions that create the same rows wait for each other in one direction only.
-        insert_new(conn, contact_points, sorted(rows, key=lambda row: str(row["fingerprint"])))
+        rows.insert_new(conn, contact_points, sorted(new, key=lambda one: str(one["fingerprint"])))
         known |= find_all(conn, fingerprints, missing)
     return known
 
@@ -89,7 +89,7 @@ def persons_of(conn: sa.Connection, contact_point_ids: Collection[str]) -> dict[
     query = (
         sa.select(contact_points.c.contact_point_id, mailboxes.c.person_id)
         .join(mailboxes, mailboxes.c.mailbox_id == contact_points.c.mailbox_id)
-        .where(contact_points.c.contact_point_id.in_(contact_point_ids))
+        .where(rows.is_among(contact_points.c.contact_point_id, contact_point_ids))
     )
     return {str(row[0]): str(row[1]) for row in conn.execute(query)}
 
@@ -104,7 +104,7 @@ def points_of(conn: sa.Connection, person_ids: Collection[str]) -> list[KnownPoi
             contact_points.c.address,
         )
         .join(mailboxes, mailboxes.c.mailbox_id == contact_points.c.mailbox_id)
-        .where(mailboxes.c.person_id.in_(person_ids))
+        .where(rows.is_among(mailboxes.c.person_id, person_ids))
         .order_by(contact_points.c.created_at, contact_points.c.contact_point_id)
     )
     return [
@@ -120,16 +120,14 @@ def point(conn: sa.Connection, contact_point_id: str) -> KnownPoint | None:
     return next((known for known in found if known.contact_point_id == contact_point_id), None)
 
 
-def points_query(person_ids: Collection[str]) -> sa.Select[Any]:
-    """The ids of all contact points of some persons, as a query for use within another.
-
-    A person may have more contact points than a statement may have parameters.
-    """
-    return (
-        sa.select(contact_points.c.contact_point_id)
+def point_ids_of(conn: sa.Connection, person_ids: Collection[str]) -> dict[str, str]:
+    """The ids of all contact points of some persons, each with its person's."""
+    query = (
+        sa.select(contact_points.c.contact_point_id, mailboxes.c.person_id)
         .join(mailboxes, mailboxes.c.mailbox_id == contact_points.c.mailbox_id)
-        .where(mailboxes.c.person_id.in_(person_ids))
+        .where(rows.is_among(mailboxes.c.person_id, person_ids))
     )
+    return {str(row[0]): str(row[1]) for row in conn.execute(query)}
 
 
 def lock_persons_of(conn: sa.Connection, contact_point_ids: Collection[str]) -> dict[str, str]:
@@ -149,7 +147,7 @@ def lock(conn: sa.Connection, person_ids: Collection[str]) -> None:
     """Hold some persons until the transaction ends. Always in sorted order, so that nobody waits in a ring."""
     conn.execute(
         sa.select(persons.c.person_id)
-        .where(persons.c.person_id.in_(person_ids))
+        .where(rows.is_among(persons.c.person_id, person_ids))
         .order_by(persons.c.person_id)
         .with_for_update()
     ).all()
@@ -222,26 +220,26 @@ def _ensure_mailboxes(conn: sa.Connection, prints: Collection[str], now: datetim
     known = _mailboxes_by_print(conn, prints)
     if missing := sorted(set(prints) - known.keys()):
         person_ids = _new_persons(conn, len(missing), now)
-        rows: list[dict[str, Any]] = [
+        new = [
             {"mailbox_id": new_id("mbx"), "fingerprint": fingerprint, "person_id": person_id}
             for fingerprint, person_id in zip(missing, person_ids, strict=True)
         ]
-        insert_new(conn, mailboxes, rows)
+        rows.insert_new(conn, mailboxes, new)
         known |= _mailboxes_by_print(conn, missing)
     return known
 
 
 def _mailboxes_by_print(conn: sa.Connection, prints: Collection[str]) -> dict[str, str]:
     query = sa.select(mailboxes.c.fingerprint, mailboxes.c.mailbox_id).where(
-        mailboxes.c.fingerprint.in_(prints)
+        rows.is_among(mailboxes.c.fingerprint, prints)
     )
     return {str(row[0]): str(row[1]) for row in conn.execute(query)}
 
 
 def _new_persons(conn: sa.Connection, count: int, now: datetime) -> list[str]:
-    rows = [{"person_id": new_id("per"), "created_at": now} for _ in range(count)]
-    conn.execute(sa.insert(persons), rows)
-    return [str(row["person_id"]) for row in rows]
+    new = [{"person_id": new_id("per"), "created_at": now} for _ in range(count)]
+    rows.insert(conn, persons, new)
+    return [str(one["person_id"]) for one in new]
 
 
 def _address_print(fingerprints: Fingerprints, point: ContactPoint) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from notifygate.ids import new_id
-from notifygate.ledger.database import any_pair, insert_new
+from notifygate.ledger import rows
 from notifygate.ledger.messages import wake
 from notifygate.ledger.schema import asks, purchase_names, purchases
 from notifygate.message import Purchase
@@ -27,7 +27,7 @@ def find_names(conn: sa.Connection, names: Iterable[_Name]) -> dict[_Name, tuple
         return {}
     columns = purchase_names.c
     query = sa.select(columns.party, columns.reference, columns.name_id, columns.purchase_id).where(
-        any_pair(columns.party, columns.reference, wanted)
+        rows.is_pair(columns.party, columns.reference, wanted)
     )
     return {(party, reference): (name, purchase) for party, reference, name, purchase in conn.execute(query)}
 
@@ -43,29 +43,33 @@ def ensure(conn: sa.Connection, wanted: Iterable[Purchase], now: datetime) -> di
         by_name[name] = _with_dates_of(by_name.get(name, purchase), purchase)
     known = find_names(conn, by_name)
     if missing := sorted(by_name.keys() - known.keys()):
-        rows = [_new_purchase(by_name[name], now) for name in missing]
-        conn.execute(sa.insert(purchases), rows)
-        names = [_new_name(row["seller"], row["order_id"], row["purchase_id"]) for row in rows]
-        insert_new(conn, purchase_names, names)
+        new = [_new_purchase(by_name[name], now) for name in missing]
+        rows.insert(conn, purchases, new)
+        names = [_new_name(one["seller"], one["order_id"], one["purchase_id"]) for one in new]
+        rows.insert_new(conn, purchase_names, names)
         known |= find_names(conn, missing)
-        _drop_unnamed(conn, [row["purchase_id"] for row in rows], known)
+        _drop_unnamed(conn, [one["purchase_id"] for one in new], known)
     _fill_in_dates(conn, {known[name][1]: by_name[name] for name in by_name}, now)
     return known
 
 
 def by_name_ids(conn: sa.Connection, name_ids: Collection[str]) -> dict[str, str]:
     """The purchase that each name stands for, by their ids."""
+    if not name_ids:
+        return {}
     query = sa.select(purchase_names.c.name_id, purchase_names.c.purchase_id).where(
-        purchase_names.c.name_id.in_(name_ids)
+        rows.is_among(purchase_names.c.name_id, name_ids)
     )
     return {str(row[0]): str(row[1]) for row in conn.execute(query)}
 
 
 def lock(conn: sa.Connection, purchase_ids: Collection[str]) -> None:
     """Hold some purchases until the transaction ends. Persons, where needed too, are locked before."""
+    if not purchase_ids:
+        return
     conn.execute(
         sa.select(purchases.c.purchase_id)
-        .where(purchases.c.purchase_id.in_(purchase_ids))
+        .where(rows.is_among(purchases.c.purchase_id, purchase_ids))
         .order_by(purchases.c.purchase_id)
         .with_for_update()
     ).all()
@@ -76,9 +80,9 @@ def facts(conn: sa.Connection, purchase_ids: Collection[str]) -> dict[str, Purch
     if not purchase_ids:
         return {}
     made: defaultdict[str, list[Ask]] = defaultdict(list)
-    for row in conn.execute(sa.select(asks).where(asks.c.purchase_id.in_(purchase_ids))):
+    for row in conn.execute(sa.select(asks).where(rows.is_among(asks.c.purchase_id, purchase_ids))):
         made[row.purchase_id].append(_ask(row))
-    query = sa.select(purchases).where(purchases.c.purchase_id.in_(purchase_ids))
+    query = sa.select(purchases).where(rows.is_among(purchases.c.purchase_id, purchase_ids))
     return {
         row.purchase_id: PurchaseFacts(
             purchase_id=row.purchase_id,
@@ -97,37 +101,37 @@ def facts(conn: sa.Connection, purchase_ids: Collection[str]) -> dict[str, Purch
 def order_ids(conn: sa.Connection, purchase_ids: Collection[str]) -> dict[str, tuple[str, str]]:
     """The seller and the seller's own order id of some purchases: what customers know them by."""
     query = sa.select(purchases.c.purchase_id, purchases.c.seller, purchases.c.order_id).where(
-        purchases.c.purchase_id.in_(purchase_ids)
+        rows.is_among(purchases.c.purchase_id, purchase_ids)
     )
     return {purchase: (seller, order) for purchase, seller, order in conn.execute(query)}
 
 
 def free_slots(conn: sa.Connection, purchase_ids: Collection[str]) -> dict[str, Iterable[int]]:
     """For each purchase an endless supply of places that no ask has taken, lowest first."""
+    if not purchase_ids:
+        return {}
     taken: defaultdict[str, set[int]] = defaultdict(set)
-    query = sa.select(asks.c.purchase_id, asks.c.slot).where(asks.c.purchase_id.in_(purchase_ids))
+    query = sa.select(asks.c.purchase_id, asks.c.slot).where(rows.is_among(asks.c.purchase_id, purchase_ids))
     for purchase_id, slot in conn.execute(query):
         taken[purchase_id].add(slot)
     return {purchase_id: _free(taken[purchase_id]) for purchase_id in purchase_ids}
 
 
-def add_asks(conn: sa.Connection, rows: list[dict[str, Any]]) -> None:
+def add_asks(conn: sa.Connection, new: Sequence[dict[str, Any]]) -> None:
     """Take places. Raises `LedgerConflict` (at the end of the transaction's block) if one is taken."""
-    if rows:
-        conn.execute(sa.insert(asks), rows)
+    rows.insert(conn, asks, new)
 
 
 def release_asks(conn: sa.Connection, attempt_ids: Collection[str]) -> None:
     """Give back the places of attempts that definitely came to nothing."""
-    conn.execute(sa.delete(asks).where(asks.c.attempt_id.in_(attempt_ids)))
+    if attempt_ids:
+        conn.execute(sa.delete(asks).where(rows.is_among(asks.c.attempt_id, attempt_ids)))
 
 
-def asks_of_points(
-    conn: sa.Connection, contact_point_ids: Collection[str] | sa.Select[Any]
-) -> dict[str, list[Ask]]:
+def asks_of_points(conn: sa.Connection, contact_point_ids: Collection[str]) -> dict[str, list[Ask]]:
     """The asks that reached some contact points, by contact point."""
     found: defaultdict[str, list[Ask]] = defaultdict(list)
-    query = sa.select(asks).where(asks.c.contact_point_id.in_(contact_point_ids))
+    query = sa.select(asks).where(rows.is_among(asks.c.contact_point_id, contact_point_ids))
     for row in conn.execute(query):
         found[row.contact_point_id].append(_ask(row))
     return found
@@ -147,11 +151,11 @@ def merge(conn: sa.Connection, *, into: str, other: str) -> None:
     conn.execute(
         sa.update(purchase_names).where(purchase_names.c.purchase_id == other).values(purchase_id=into)
     )
-    rows = {
+    found = {
         row.purchase_id: row
         for row in conn.execute(sa.select(purchases).where(purchases.c.purchase_id.in_([into, other])))
     }
-    kept, gone = rows[into], rows[other]
+    kept, gone = found[into], found[other]
     reviews = [at for at in (kept.reviewed_at, gone.reviewed_at) if at is not None]
     cases = [at for at in (kept.case_open_since, gone.case_open_since) if at is not None]
     conn.execute(
@@ -169,7 +173,7 @@ def merge(conn: sa.Connection, *, into: str, other: str) -> None:
 
 def add_name(conn: sa.Connection, purchase_id: str, party: str, reference: str) -> None:
     """Give a purchase one more name, unless the name is taken."""
-    insert_new(conn, purchase_names, [_new_name(party, reference, purchase_id)])
+    rows.insert_new(conn, purchase_names, [_new_name(party, reference, purchase_id)])
 
 
 def set_reviewed(conn: sa.Connection, purchase_id: str, at: datetime) -> None:
@@ -226,7 +230,7 @@ def _drop_unnamed(conn: sa.Connection, created: list[str], known: dict[_Name, tu
     """Remove purchases that another transaction named first: its own are in force."""
     named = {purchase for _, purchase in known.values()}
     if unnamed := [purchase for purchase in created if purchase not in named]:
-        conn.execute(sa.delete(purchases).where(purchases.c.purchase_id.in_(unnamed)))
+        conn.execute(sa.delete(purchases).where(rows.is_among(purchases.c.purchase_id, unnamed)))
 
 
 def _with_dates_of(purchase: Purchase, other: Purchase) -> Purchase:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
 
 import sqlalchemy as sa
 
 from notifygate.consent import ConsentRecord
-from notifygate.ledger import consents, people, purchases, suppressions
+from notifygate.ledger import consents, purchases, rows, suppressions
 from notifygate.ledger.schema import COUNTED_SQL, reservations
 from notifygate.policy import PurposeClass
 from notifygate.snapshot import Ask, Handover, PurchaseFacts, Snapshot, Suppression
@@ -38,15 +37,15 @@ class PersonView:
 
 
 def load(
-    conn: sa.Connection, person_ids: Collection[str], *, since: datetime, now: datetime
+    conn: sa.Connection, person_of: Mapping[str, str], *, since: datetime, now: datetime
 ) -> dict[str, PersonView]:
     """A view of each person, with handovers reserved after `since`.
 
-    What another machine's clock dates after `now` counts as made now: it is in the ledger, so it has happened.
+    `person_of` holds all contact points of these persons, by their ids, with the person of each. What another
+    machine's clock dates after `now` counts as made now: it is in the ledger, so it has happened.
     """
-    views = {person_id: PersonView() for person_id in person_ids}
-    person_of = {point.contact_point_id: point.person_id for point in people.points_of(conn, person_ids)}
-    points = people.points_query(person_ids)
+    views = {person_id: PersonView() for person_id in person_of.values()}
+    points = person_of.keys()
     for point, records in consents.records_of(conn, points).items():
         views[person_of[point]].consent.extend(records)
     for mark in suppressions.of_points(conn, points, now):
@@ -59,7 +58,7 @@ def load(
 
 
 def _handovers(
-    conn: sa.Connection, contact_point_ids: sa.Select[Any], since: datetime, now: datetime
+    conn: sa.Connection, contact_point_ids: Collection[str], since: datetime, now: datetime
 ) -> dict[str, list[Handover]]:
     columns = reservations.c
     query = (
@@ -74,23 +73,25 @@ def _handovers(
             columns.reserved_at,
         )
         .where(
-            columns.contact_point_id.in_(contact_point_ids),
+            rows.is_among(columns.contact_point_id, contact_point_ids),
             columns.reserved_at > since,
             sa.text(COUNTED_SQL),
         )
         .order_by(columns.reserved_at, columns.attempt_id)
     )
     found: defaultdict[str, list[Handover]] = defaultdict(list)
-    for row in conn.execute(query):
-        found[row.contact_point_id].append(
+    for point_id, message_id, merchant, purpose, kind, channel, dedupe_key, reserved_at in conn.execute(
+        query
+    ):
+        found[point_id].append(
             Handover(
-                message_id=row.message_id,
-                merchant=row.merchant,
-                purpose=row.purpose,
-                purpose_class=PurposeClass(row.purpose_class),
-                channel=row.channel,
-                dedupe_key=row.dedupe_key,
-                at=min(row.reserved_at, now),
+                message_id=message_id,
+                merchant=merchant,
+                purpose=purpose,
+                purpose_class=PurposeClass(kind),
+                channel=channel,
+                dedupe_key=dedupe_key,
+                at=min(reserved_at, now),
             )
         )
     return found

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from notifygate.ids import new_id
+from notifygate.ledger import rows
 from notifygate.ledger.schema import contact_points, suppressions
 from notifygate.snapshot import Suppression, SuppressionReason
 
@@ -48,11 +49,9 @@ def remove(
     return ids
 
 
-def of_points(
-    conn: sa.Connection, contact_point_ids: Collection[str] | sa.Select[Any], now: datetime
-) -> list[Suppression]:
+def of_points(conn: sa.Connection, contact_point_ids: Collection[str], now: datetime) -> list[Suppression]:
     """The marks in force on some contact points."""
-    query = _in_force(now).where(suppressions.c.contact_point_id.in_(contact_point_ids))
+    query = _in_force(now).where(rows.is_among(suppressions.c.contact_point_id, contact_point_ids))
     return [_suppression(row) for row in conn.execute(query)]
 
 

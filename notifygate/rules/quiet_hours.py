@@ -71,9 +71,7 @@ def _first_allowed(
     return _search(hours, zones, country, now), local
 
 
-def _search(
-    hours: QuietHours, zones: tuple[str, ...], country: str | None, now: datetime
-) -> datetime | None:
+def _search(hours: QuietHours, zones: tuple[str, ...], country: str | None, now: datetime) -> datetime | None:
     candidate = now
     while candidate < now + _LOOK_AHEAD_DAYS * _DAY:
         nexts = [_next_in_zone(hours, ZoneInfo(zone), country, candidate) for zone in zones]
