@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 Clock = Callable[[], datetime]
 _DRAIN_BATCH = 100
 # Few enough that what is decided is handed over at once: a refusal that comes between the two comes too late.
-_DECIDED_AT_ONCE = 25
+_DECIDED_AT_ONCE = 100
 _HANDED_OVER_WITHIN_S = 1.0
 # The keys that a process goes by for as long as it lives.
 _FOR_LIFE = {

@@ -30,6 +30,10 @@ class _IsAmong(sa.sql.functions.FunctionElement[bool]):
     type = sa.Boolean()
     inherit_cache = True
 
+    def self_group(self, against: object = None) -> _IsAmong:
+        """Itself: for SQLite the library would make `... = 1` of it, which no index serves."""
+        return self
+
 
 @compiles(_IsAmong, "sqlite")
 def _is_among_sqlite(element: _IsAmong, compiler: SQLCompiler, **settings: Any) -> str:
