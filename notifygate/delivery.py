@@ -27,6 +27,7 @@ from notifygate.ledger.messages import Reservation, StoredMessage
 from notifygate.message import Result, Status
 from notifygate.policy import PurposeClass
 from notifygate.resting import Rests
+from notifygate.together import Together
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ LEASE_RAN_OUT = "lease ran out"
 # Outcomes are recorded in groups, so that a batch costs few commits, but soon, so that a crash leaves few in doubt.
 _RECORD_AT_MOST = 50
 _RECORD_AFTER_S = 0.5
+_TOGETHER = 200
 
 _IN_DOUBT_AFTER_FAULT = HandOffOutcome(result=Result.IN_DOUBT, detail="the driver broke off")
 _LEASE_RAN_OUT = HandOffOutcome(result=Result.IN_DOUBT, detail=LEASE_RAN_OUT)
@@ -48,8 +50,8 @@ _JITTER = 1.2
 _RECORD_FOR_AT_MOST_S = 60.0
 
 
-class _Ended(NamedTuple):
-    """The end of an attempt; `number` counts the attempts of its message."""
+class Ended(NamedTuple):
+    """The end of an attempt, to be recorded; `number` counts the attempts of its message."""
 
     attempt_id: str
     message: StoredMessage
@@ -71,36 +73,36 @@ class Delivery:
         self._config = config
         self._drivers = drivers
         self._clock = clock
+        self._together = Together(self._record_all, at_most=_TOGETHER)
         self.rests = Rests(clock)
 
-    def deliver(self, reservations: Sequence[Reservation]) -> None:
-        """Hand over each reserved message once, and record each outcome.
+    def deliver(self, reservations: Sequence[Reservation]) -> list[Ended]:
+        """Hand over each reserved message once; record outcomes soon, and return the last ones, still to be recorded.
 
         Raises `LedgerError` where outcomes cannot be recorded: their leases then run out, into doubt.
         """
         impossible = [
             _ended(one, outcome) for one in reservations if (outcome := self._cannot_hand_over(one.message))
         ]
-        self._record_patiently(impossible)
+        self.record(impossible)
         left_out = {one.attempt_id for one in impossible}
         possible = [one for one in reservations if one.attempt_id not in left_out]
         try:
             orders = self._orders(possible)
         except LedgerError:
             # Nothing was handed over: that must not end as a doubt.
-            self._record_patiently([_ended(one, _NOT_HANDED_OVER) for one in possible])
-            return
+            return [_ended(one, _NOT_HANDED_OVER) for one in possible]
+        ended: list[Ended] = []
         for channel in sorted({reservation.message.channel for reservation in possible}):
             batch = [one for one in possible if one.message.channel is channel]
-            ended: list[_Ended] = []
             recorded_at = time.monotonic()
             for one in self._hand_off(self._drivers[channel], batch, orders):
                 ended.append(one)
                 is_time = time.monotonic() - recorded_at > _RECORD_AFTER_S
                 if len(ended) >= _RECORD_AT_MOST or is_time:
-                    self._record_patiently(ended)
+                    self.record(ended)
                     ended, recorded_at = [], time.monotonic()
-            self._record_patiently(ended)
+        return ended
 
     def channels_that_look_up(self) -> list[Channel]:
         """The channels whose driver can ask the provider what became of a hand-off."""
@@ -127,10 +129,10 @@ class Delivery:
     def expire_leases(self, limit: int = 500) -> int:
         """Put in doubt what was reserved and never recorded; return how many."""
 
-        def expire(conn: sa.Connection) -> list[_Ended]:
+        def expire(conn: sa.Connection) -> list[Ended]:
             now = self._clock()
             expired = [
-                _Ended(attempt_id, message, message.attempts, _LEASE_RAN_OUT)
+                Ended(attempt_id, message, message.attempts, _LEASE_RAN_OUT)
                 for attempt_id, message in messages.expired_leases(conn, now, limit)
             ]
             if expired:
@@ -155,7 +157,7 @@ class Delivery:
 
     def _hand_off(
         self, driver: ChannelDriver, batch: Sequence[Reservation], orders: Mapping[str, tuple[str, str]]
-    ) -> Iterator[_Ended]:
+    ) -> Iterator[Ended]:
         pulled: list[Reservation] = []
         pulled_at: list[float] = []
 
@@ -243,34 +245,44 @@ class Delivery:
         with self._ledger.read() as conn:
             return purchases.order_ids(conn, wanted)
 
-    def _record_patiently(self, ended: Sequence[_Ended]) -> None:
-        """Record outcomes, and while the ledger is out of reach try again for a minute.
+    def record(self, ended: Sequence[Ended]) -> None:
+        """Record outcomes in a transaction of their own, and while the ledger is out of reach try again for a minute.
 
         Raises `LedgerError` then: what is known of these hand-offs is lost, and they are in doubt.
         """
+        if not ended:
+            return
         give_up_at = time.monotonic() + _RECORD_FOR_AT_MOST_S
         while True:
             try:
-                return self._record(ended)
+                self._together(ended)
             except LedgerError:
                 if time.monotonic() >= give_up_at:
                     raise
                 time.sleep(_RECORD_AGAIN_AFTER_S)
+            else:
+                return
 
-    def _record(self, ended: Sequence[_Ended]) -> None:
-        if not ended:
-            return
+    def _record_all(self, groups: Sequence[Sequence[Ended]]) -> list[None]:
+        """Record the outcomes that several threads have, in one transaction."""
+        ended = [one for group in groups for one in group]
 
-        def record(conn: sa.Connection) -> None:
-            self._write(conn, ended, self._clock())
-            reach(FailPoint.RECORD_WRITTEN)
+        self._ledger.transact(lambda conn: self.write(conn, ended))
+        self.tell(ended)
+        return [None] * len(groups)
 
-        self._ledger.transact(record)
+    def write(self, conn: sa.Connection, ended: Sequence[Ended]) -> None:
+        """Write outcomes in the transaction at hand. Once that is committed, `tell` must be called."""
+        self._write(conn, ended, self._clock())
+        reach(FailPoint.RECORD_WRITTEN)
+
+    def tell(self, ended: Sequence[Ended]) -> None:
+        """Count and log outcomes that were committed."""
         reach(FailPoint.RECORD_COMMITTED)
         for one in ended:
             _tell(one)
 
-    def _write(self, conn: sa.Connection, ended: Sequence[_Ended], now: datetime) -> None:
+    def _write(self, conn: sa.Connection, ended: Sequence[Ended], now: datetime) -> None:
         held = messages.hold_attempts(conn, [one.attempt_id for one in ended])
         attempts, statuses, released, entries = [], [], [], []
         for one in ended:
@@ -290,7 +302,7 @@ class Delivery:
         messages.set_status(conn, statuses)
         journal.append(conn, entries)
 
-    def _status_after(self, one: _Ended, now: datetime) -> dict[str, Any]:
+    def _status_after(self, one: Ended, now: datetime) -> dict[str, Any]:
         message, outcome = one.message, one.outcome
         purpose = self._config.policy.purposes.get(message.purpose)
         resend = purpose is not None and purpose.on_doubt == "resend"
@@ -329,7 +341,7 @@ def _tell_of_bug(error: Exception) -> None:
     logger.error("channel_driver_raised", extra=raised)
 
 
-def _tell(one: _Ended) -> None:
+def _tell(one: Ended) -> None:
     """Count and log the end of an attempt, once it is recorded."""
     result, channel = one.outcome.result, one.message.channel
     metrics.attempt_ended(result, channel)
@@ -346,11 +358,11 @@ def _holds_all(text: str, names: Iterable[str]) -> bool:
     return all(name.casefold() in folded for name in names)
 
 
-def _ended(reservation: Reservation, outcome: HandOffOutcome) -> _Ended:
-    return _Ended(reservation.attempt_id, reservation.message, reservation.number, outcome)
+def _ended(reservation: Reservation, outcome: HandOffOutcome) -> Ended:
+    return Ended(reservation.attempt_id, reservation.message, reservation.number, outcome)
 
 
-def _end(one: _Ended, now: datetime, *, blocks: bool) -> dict[str, Any]:
+def _end(one: Ended, now: datetime, *, blocks: bool) -> dict[str, Any]:
     return {
         "attempt_id": one.attempt_id,
         "state": one.outcome.result.value,
@@ -361,7 +373,7 @@ def _end(one: _Ended, now: datetime, *, blocks: bool) -> dict[str, Any]:
     }
 
 
-def _entry(one: _Ended, now: datetime) -> journal.Row:
+def _entry(one: Ended, now: datetime) -> journal.Row:
     message, outcome = one.message, one.outcome
     return journal.Row(
         kind=journal.Kind.ATTEMPT,

@@ -13,12 +13,15 @@ class Fingerprints:
     """HMAC-SHA256 (RFC 2104) under one secret key, with a separate domain for each kind of value."""
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        # Copied for each value: the key is taken in once, and unlike hmac.digest it lets no other thread in between.
+        self._keyed = hmac.new(key, digestmod=hashlib.sha256)
 
     def of(self, kind: str, *parts: str) -> str:
         """The fingerprint of some texts in the domain `kind`: 64 hexadecimal digits."""
         value = "".join(f"{len(part)}:{part}" for part in (kind, *parts))
-        return hmac.digest(self._key, value.encode("utf-8", "surrogatepass"), hashlib.sha256).hex()
+        keyed = self._keyed.copy()
+        keyed.update(value.encode("utf-8", "surrogatepass"))
+        return keyed.hexdigest()
 
 
 def normalised(text: str) -> str:

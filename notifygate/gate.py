@@ -6,7 +6,6 @@ DESIGN.md section 7.2. Everything for one batch happens in one transaction, befo
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -45,6 +44,23 @@ class Decided:
     def count(self) -> int:
         return len(self.decisions)
 
+    def split(self, jobs: Sequence[Sequence[str]]) -> list[Decided]:
+        """What became of each of some jobs that were decided together; an id that two name is the first one's."""
+        job_of: dict[str, int] = {}
+        for number, job in enumerate(jobs):
+            for message_id in job:
+                job_of.setdefault(message_id, number)
+        decisions: list[list[tuple[StoredMessage, Decision]]] = [[] for _ in jobs]
+        reservations: list[list[Reservation]] = [[] for _ in jobs]
+        for pair in self.decisions:
+            decisions[job_of[pair[0].message_id]].append(pair)
+        for reservation in self.reservations:
+            reservations[job_of[reservation.message.message_id]].append(reservation)
+        return [
+            Decided(decisions=tuple(decisions[number]), reservations=tuple(reservations[number]))
+            for number in range(len(jobs))
+        ]
+
 
 class Gate:
     """Decides messages under one policy. Holds no state of its own but whether the ledger knows the policy."""
@@ -67,27 +83,6 @@ class Gate:
         self._lease = lease
         self._policy_is_known = False
 
-    def decide(
-        self,
-        message_ids: Sequence[str],
-        *,
-        without: Collection[Channel] = (),
-        one_of: Collection[Channel] = (),
-    ) -> Decided:
-        """Decide those of the messages that are due, and reserve what is allowed.
-
-        Messages of the channels `without` are left out, and of each of `one_of` all but one.
-
-        Raises `LedgerError` where the ledger cannot be used; then nothing was decided.
-        """
-        started_at = time.monotonic()
-        decided = self._ledger.transact(lambda conn: self._decide(conn, message_ids, without, one_of))
-        _tell(decided, time.monotonic() - started_at)
-        self._policy_is_known = self._policy_is_known or decided.count > 0
-        if decided.reservations:
-            reach(FailPoint.DECIDE_COMMITTED)
-        return decided
-
     def check(self, prepared: Prepared) -> Decision:
         """Say what would be decided now, recording nothing."""
         now = self._clock()
@@ -103,13 +98,21 @@ class Gate:
         request = _request_of_unsaved(prepared, point_id or _UNSAVED, now)
         return evaluate(request, view.snapshot(purchase), self._policy, now, rules=self._rules)
 
-    def _decide(
+    def decide(
         self,
         conn: sa.Connection,
         message_ids: Sequence[str],
-        without: Collection[Channel],
-        one_of: Collection[Channel],
+        *,
+        without: Collection[Channel] = (),
+        one_of: Collection[Channel] = (),
     ) -> Decided:
+        """Decide those of the messages that are due, and reserve what is allowed, in the transaction at hand.
+
+        Messages of the channels `without` are left out, and of each of `one_of` all but one. Once that is committed,
+        `tell` must be called.
+
+        Raises `LedgerConflict` where it must be done afresh.
+        """
         self._recognise()
         claimed = messages.claim(conn, message_ids, self._clock(), without=without, one_of=one_of)
         if not claimed:
@@ -123,6 +126,13 @@ class Gate:
         batch.write(conn)
         reach(FailPoint.DECIDE_WRITTEN)
         return Decided(decisions=tuple(batch.decisions), reservations=tuple(batch.reservations))
+
+    def tell(self, decided: Decided, took_s: float) -> None:
+        """Count and log decisions that were committed."""
+        _tell(decided, took_s)
+        self._policy_is_known = self._policy_is_known or decided.count > 0
+        if decided.reservations:
+            reach(FailPoint.DECIDE_COMMITTED)
 
     def _lock_and_load(self, conn: sa.Connection, claimed: Sequence[StoredMessage]) -> _Batch:
         person_of = {message.contact_point_id: message.person_id for message in claimed}

@@ -32,7 +32,7 @@ from notifygate.config import (
     SmsSettings,
     SmtpSettings,
 )
-from notifygate.delivery import Delivery
+from notifygate.delivery import Delivery, Ended
 from notifygate.doubt import Doubts
 from notifygate.embedded import EmbeddedRedis
 from notifygate.errors import BrokerError, ConfigError, ConfigFault, LedgerError
@@ -42,6 +42,7 @@ from notifygate.ledger.database import Ledger
 from notifygate.policy import PurposeClass
 from notifygate.restoring import LedgerMark
 from notifygate.scheduler import Scheduler
+from notifygate.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class Configured:
         )
         self.drivers = open_channels(config)
         self.delivery = Delivery(ledger, config, self.drivers, clock)
+        self.turns = Turns(ledger, self.gate, self.delivery)
         self.doubts = Doubts(ledger, self.delivery, clock)
         self.users = 0
         self.group_size = _DECIDED_AT_ONCE
@@ -142,6 +144,10 @@ class Runtime:
     @property
     def gate(self) -> Gate:
         return self._configured.gate
+
+    @property
+    def turns(self) -> Turns:
+        return self._configured.turns
 
     @property
     def drivers(self) -> dict[Channel, ChannelDriver]:
@@ -215,17 +221,21 @@ class Runtime:
         whose provider was found down a moment ago.
         """
         count, left = 0, list(message_ids)
+        ended: list[Ended] = []
         while left and not self._is_stopping:
             # Taken up anew for each group, so that a changed config counts for the next.
             with self._in_use() as parts:
                 rests = parts.delivery.rests
                 batch, left = left[: parts.group_size], left[parts.group_size :]
                 with rests.trials() as trials:
-                    decided = parts.gate.decide(batch, without=rests.resting() - trials, one_of=trials)
+                    decided = parts.turns.take(ended, batch, without=rests.resting() - trials, one_of=trials)
                     started_at = time.monotonic()
-                    parts.delivery.deliver(decided.reservations)
+                    ended = parts.delivery.deliver(decided.reservations)
                     parts.pace(len(decided.reservations), time.monotonic() - started_at)
             count += decided.count
+        if ended:
+            with self._in_use() as parts:
+                parts.turns.take(ended, ())
         if left:
             self._leave_to_the_scheduler(left)
         return count

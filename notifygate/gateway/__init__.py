@@ -33,6 +33,7 @@ from notifygate.ledger import journal, messages
 from notifygate.ledger.database import translated_errors
 from notifygate.message import Message, Receipt, Status, check_aware
 from notifygate.runtime import Runtime, system_clock
+from notifygate.together import Together
 
 _SUBMIT_BATCH = 500
 
@@ -42,6 +43,7 @@ class Gateway:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
+        self._accept = Together(self._accept_all, at_most=_SUBMIT_BATCH)
         self.consent = ConsentBook(runtime)
         self.suppressions = Suppressions(runtime)
         self.people = People(runtime)
@@ -79,6 +81,8 @@ class Gateway:
 
     def submit(self, message: Message, *, connection: sa.Connection | None = None) -> Receipt:
         """Hand over one message. When this returns, the message is safe in the ledger, and will be decided.
+
+        Threads that call this at the same time share a transaction.
 
         With `connection`, it is inserted in the transaction that the caller has open on the ledger's database: it is
         there if, and only if, that commits, and is queued within about a second after. Until then other calls about
@@ -202,7 +206,12 @@ class Gateway:
             return
         yield from receipts
 
-    def _accept(self, prepared: Sequence[Prepared]) -> list[Receipt]:
+    def _accept_all(self, batches: Sequence[Sequence[Prepared]]) -> list[list[Receipt]]:
+        """Insert the messages of several threads in one transaction; return the receipts of each thread."""
+        receipts = iter(self._insert([one for batch in batches for one in batch]))
+        return [list(islice(receipts, len(batch))) for batch in batches]
+
+    def _insert(self, prepared: Sequence[Prepared]) -> list[Receipt]:
         runtime = self._runtime
         fingerprints = runtime.ledger.fingerprints
         receipts = runtime.ledger.transact(

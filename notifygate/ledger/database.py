@@ -6,6 +6,7 @@ import os
 import random
 import secrets
 import sqlite3
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ T = TypeVar("T")
 
 _TRIES = 20
 _BUSY_TIMEOUT_MS = 60_000
+_BUSY_AGAIN_AFTER_S = (0.0005, 0.0015)
 # A host that is switched off answers nothing at all: without these a worker waits for it for minutes.
 _GONE_AFTER = {"connect_timeout": 10, "tcp_user_timeout": 30_000, "keepalives_idle": 30}
 _READ_ONLY = "notifygate_read_only"
@@ -53,6 +55,7 @@ class Ledger:
         self.id = ""
         """What tells this ledger, and copies of it, from all others; known once it is prepared."""
         self.connections_made = 0
+        self._writer = threading.Lock()
         sa.event.listen(self.engine, "connect", self._count_connection)
         _forget_connections_in_children(self.engine)
 
@@ -73,8 +76,21 @@ class Ledger:
         Raises `LedgerError` where the database cannot be reached or refuses, `LedgerConflict` where trying again
         may help.
         """
-        with translated_errors(), self.engine.begin() as conn:
+        with translated_errors(), self._writing(), self.engine.begin() as conn:
             yield conn
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """On SQLite, where one writes at a time: let the threads of this process wait for each other in order."""
+        if self.dialect == "sqlite":
+            if not self._writer.acquire(timeout=_BUSY_TIMEOUT_MS / 1000):
+                raise LedgerError("the ledger cannot be used: another thread has been writing for a minute")
+            try:
+                yield
+            finally:
+                self._writer.release()
+        else:
+            yield
 
     def transact(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in a transaction that writes, and afresh where another one was in its way; return its result.
@@ -245,22 +261,37 @@ def _use_wal(connection: sqlite3.Connection) -> None:
     SQLite itself waits for readers here, and not for another connection that holds the file to write, whatever its
     busy_timeout says.
     """
-    give_up_at = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
-                raise
-            time.sleep(random.uniform(0, 0.02))
-        else:
-            return
+    _execute_patiently(connection, "PRAGMA journal_mode = WAL")
 
 
 def _begin_sqlite(conn: sa.Connection) -> None:
-    # A plain BEGIN takes the write lock at the first write, and then fails where another writer came first.
-    read_only = conn.get_execution_options().get(_READ_ONLY, False)
-    conn.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+    if conn.get_execution_options().get(_READ_ONLY, False):
+        conn.exec_driver_sql("BEGIN")
+        return
+    driver: Any = conn.connection.driver_connection
+    # SQLite's own waiting sleeps for up to a tenth of a second at a time, in which the ledger may lie idle.
+    driver.execute("PRAGMA busy_timeout = 0")
+    try:
+        # A plain BEGIN takes the write lock at the first write, and then fails where another writer came first.
+        _execute_patiently(driver, "BEGIN IMMEDIATE")
+    except sqlite3.Error:
+        conn.exec_driver_sql("BEGIN IMMEDIATE")  # fails again, and as the library's own error
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+
+
+def _execute_patiently(connection: sqlite3.Connection, sql: str) -> None:
+    """Execute a statement that takes a lock, and again while another process holds that."""
+    give_up_at = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute(sql)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+                raise
+            time.sleep(random.uniform(*_BUSY_AGAIN_AFTER_S))
+        else:
+            return
 
 
 @contextmanager

@@ -325,7 +325,7 @@ def test_drain_names_the_messages_whose_lease_ran_out(
 
     message_id = submitted()
     runtime = Runtime(load(shop / "notifygate.toml"))
-    runtime.gate.decide([message_id])
+    runtime.turns.take((), [message_id])
     runtime.close()
     with closing(sqlite3.connect(shop / "ledger.db")) as database, database:
         database.execute("UPDATE reservations SET lease_until = 0")

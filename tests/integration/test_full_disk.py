@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from support import config as configs
@@ -126,18 +126,19 @@ def test_while_recording_outcomes_are_kept_until_there_is_room(
     gate, disk, channel, url = on_disk
     receipts = list(gate.submit_many(requests()))
     faults: list[LedgerError] = []
-    record = deliveries.Delivery._record
+    delivery = gate._runtime._configured.delivery
+    record = delivery._together
 
-    def watched(self: deliveries.Delivery, ended: object) -> None:
+    def watched(ended: Any) -> None:
         try:
-            record(self, ended)  # type: ignore[arg-type]
+            record(ended)
         except LedgerError as error:
             faults.append(error)
             if len(faults) == 3:
                 disk.clear()
             raise
 
-    monkeypatch.setattr(deliveries.Delivery, "_record", watched)
+    monkeypatch.setattr(delivery, "_together", watched)
     channel.script = [filling(disk)]
     gate.drain()
 

@@ -78,7 +78,7 @@ def test_what_was_settled_is_not_due_and_what_is_in_doubt_is_counted(
 
 def test_what_is_being_handed_over_is_held(gate: Gateway, ledger: Ledger, clock: SimulatedClock) -> None:
     message_id = gate.submit(order_update()).message_id
-    gate._runtime.gate.decide([message_id])
+    gate._runtime.turns.take((), [message_id])
 
     assert read(ledger, clock).held == 1
 
