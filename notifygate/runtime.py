@@ -49,8 +49,9 @@ logger = logging.getLogger(__name__)
 Clock = Callable[[], datetime]
 _DRAIN_BATCH = 100
 # Few enough that what is decided is handed over at once: a refusal that comes between the two comes too late.
-_DECIDED_AT_ONCE = 100
-_HANDED_OVER_WITHIN_S = 1.0
+_DECIDED_AT_FIRST = 25
+_DECIDED_AT_MOST = 100
+_HANDED_OVER_WITHIN_S = 0.25
 # The keys that a process goes by for as long as it lives.
 _FOR_LIFE = {
     "gateway": ("ledger", "broker", "data_dir", "secret"),
@@ -78,17 +79,17 @@ class Configured:
         self.turns = Turns(ledger, self.gate, self.delivery)
         self.doubts = Doubts(ledger, self.delivery, clock)
         self.users = 0
-        self.group_size = _DECIDED_AT_ONCE
+        self.group_size = _DECIDED_AT_FIRST
         """How many messages are decided and reserved together."""
 
     def pace(self, count: int, took_s: float) -> None:
-        """Let a group be as large as is handed over within about a second.
+        """Let a group be as large as is handed over within about a quarter of a second.
 
         What a killed process had reserved is in doubt, and a refusal that comes after the decision comes too late.
         """
         if count:
             fits = int(_HANDED_OVER_WITHIN_S * count / max(took_s, 1e-6))
-            self.group_size = max(1, min(fits, _DECIDED_AT_ONCE))
+            self.group_size = max(1, min(fits, _DECIDED_AT_MOST))
 
     def close(self) -> None:
         for driver in self.drivers.values():
@@ -233,9 +234,8 @@ class Runtime:
                     ended = parts.delivery.deliver(decided.reservations)
                     parts.pace(len(decided.reservations), time.monotonic() - started_at)
             count += decided.count
-        if ended:
-            with self._in_use() as parts:
-                parts.turns.take(ended, ())
+        with self._in_use() as parts:
+            parts.turns.take(ended, ())
         if left:
             self._leave_to_the_scheduler(left)
         return count

@@ -56,14 +56,18 @@ class Turns:
         that could be done within a minute.
         """
         turn = _Turn(ended=ended, message_ids=message_ids)
+        if not turn:
+            return Decided()
         try:
             if without or one_of:
                 return self._take(turn, without, one_of)
             return self._together(turn)
         except Exception:
-            # Whatever keeps messages from being decided, what was handed over must not end as a doubt.
-            self._delivery.record(ended)
-            raise
+            if not ended:
+                raise
+        # Whatever keeps messages from being decided, what was handed over must not end as a doubt.
+        self._delivery.record(ended)
+        return self.take((), message_ids, without=without, one_of=one_of)
 
     def _take_all(self, turns: Sequence[_Turn]) -> list[Decided]:
         if len(turns) == 1:

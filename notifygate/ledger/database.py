@@ -56,8 +56,9 @@ class Ledger:
         """What tells this ledger, and copies of it, from all others; known once it is prepared."""
         self.connections_made = 0
         self._writer = threading.Lock()
+        """Held by the thread that writes, on SQLite."""
         sa.event.listen(self.engine, "connect", self._count_connection)
-        _forget_connections_in_children(self.engine)
+        _forget_connections_in_children(self)
 
     def _count_connection(self, connection: Any, record: object) -> None:
         self.connections_made += 1
@@ -68,6 +69,11 @@ class Ledger:
 
     def close(self) -> None:
         self.engine.dispose()
+
+    def forget(self) -> None:
+        """Leave all connections to the process that this one was forked from."""
+        self.engine.dispose(close=False)
+        self._writer = threading.Lock()
 
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
@@ -236,13 +242,16 @@ def _make_private(path: str | None) -> None:
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
 
 
-def _forget_connections_in_children(engine: sa.Engine) -> None:
-    """Let a forked child open connections of its own: parent and child must not talk over one."""
-    known = weakref.ref(engine)
+def _forget_connections_in_children(ledger: Ledger) -> None:
+    """Let a forked child open connections of its own: parent and child must not talk over one.
+
+    Nor does the child have the thread that may be writing now.
+    """
+    known = weakref.ref(ledger)
 
     def forget() -> None:
         if (inherited := known()) is not None:
-            inherited.dispose(close=False)
+            inherited.forget()
 
     os.register_at_fork(after_in_child=forget)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 
@@ -57,3 +58,17 @@ def test_ids_are_unique_and_sort_by_the_time_they_were_made() -> None:
         time.sleep(0.002)
     assert made == sorted(made)
     assert re.fullmatch(r"msg_[0-9a-f]{32}", made[0])
+
+
+def test_a_forked_process_makes_other_ids_than_its_parent() -> None:
+    new_id("msg")  # from here on there are random bytes at hand
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(write, "".join(new_id("msg")[-20:] for _ in range(50)).encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    told = os.read(read, 1_000).decode()
+    theirs = {told[start : start + 20] for start in range(0, len(told), 20)}
+
+    assert len(theirs) == 50
+    assert theirs.isdisjoint({new_id("msg")[-20:] for _ in range(200)})

@@ -153,11 +153,12 @@ def test_the_ledger_out_of_reach_before_the_hand_off_leaves_no_doubt(
 def test_a_slow_channel_is_given_small_groups(gate: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a kill leaves few in doubt, and a stop waits for few."""
     parts = gate._runtime._configured
-    for took_s, size in ((0.001, 25), (12.5, 2), (2_500.0, 1), (0.5, 25)):
+    assert parts.group_size == 25
+    for took_s, size in ((0.001, 100), (3.125, 2), (2_500.0, 1), (0.25, 25), (0.0625, 100)):
         parts.pace(25, took_s)
         assert parts.group_size == size
     parts.pace(0, 9.0)
-    assert parts.group_size == 25
+    assert parts.group_size == 100
 
 
 def test_a_stop_leaves_the_rest_of_a_job_to_others(gate: Gateway) -> None:

@@ -145,9 +145,7 @@ class World:
         self._numbers = itertools.count()
         # Ids sort by the time they are made, and what is done in their order must be the same in each replay.
         patched.setattr(ids, "time", SimpleNamespace(time_ns=lambda: 0))
-        patched.setattr(
-            ids, "secrets", SimpleNamespace(token_hex=lambda size: f"{next(self._numbers):0{2 * size}x}")
-        )
+        patched.setattr(ids, "_pool", SimpleNamespace(take=lambda: f"{next(self._numbers):020x}"))
 
     def begin_anew(self) -> None:
         self.disconnect()
