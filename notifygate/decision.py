@@ -100,6 +100,8 @@ class Finding:
 
     def by(self, rule: str) -> Finding:
         """This finding, signed with the name of the rule that made it."""
+        if self.rule == rule:
+            return self
         return Finding(
             rule=rule,
             outcome=self.outcome,
@@ -112,7 +114,7 @@ class Finding:
     def to_json(self) -> dict[str, Any]:
         shown: dict[str, Any] = {
             "rule": self.rule,
-            "outcome": self.outcome.value,
+            "outcome": str(self.outcome),
             "reason": str(self.reason),
             "text": self.text,
             "evidence": dict(self.evidence),

@@ -38,7 +38,7 @@ LEASE_RAN_OUT = "lease ran out"
 """The detail of an attempt that nobody recorded in time."""
 
 # Outcomes are recorded in groups, so that a batch costs few commits, but soon, so that a crash leaves few in doubt.
-_RECORD_AT_MOST = 50
+_RECORD_AT_MOST = 100
 _RECORD_AFTER_S = 0.5
 _TOGETHER = 200
 

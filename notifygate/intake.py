@@ -22,6 +22,8 @@ from notifygate.ledger import journal, messages, people, purchases
 from notifygate.message import Email, Message, Receipt, Status
 from notifygate.policy import PurposeClass
 
+_ENCODER = json.JSONEncoder()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
@@ -217,7 +219,7 @@ def _what_is_asked(message: Message, point: ContactPoint) -> list[str]:
         purchase.order_id if purchase else None,
         message.dedupe_key,
     ]
-    return [json.dumps(part) for part in parts]
+    return [_ENCODER.encode(part) for part in parts]
 
 
 def _contact_point(message: Message, config: Config) -> ContactPoint:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 
 from notifygate.ledger import rows
@@ -60,7 +60,6 @@ class Row:
         return {"position": self.position, **shown, "at": self.at.isoformat(), "body": dict(self.body)}
 
 
-_BODY = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 _COLUMNS = tuple(column.name for column in ledger.columns if column.name != "position")
 
 
@@ -146,10 +145,10 @@ def search(
 def _to_columns(row: Row) -> dict[str, Any]:
     columns = {name: getattr(row, name) for name in _COLUMNS}
     columns["kind"] = row.kind.value
-    columns["body"] = _BODY.encode(row.body)
+    columns["body"] = orjson.dumps(row.body, option=orjson.OPT_SORT_KEYS).decode()
     return columns
 
 
 def _from_columns(row: sa.Row[Any]) -> Row:
     columns = dict(row._mapping)
-    return Row(**columns | {"kind": Kind(columns["kind"]), "body": json.loads(columns["body"])})
+    return Row(**columns | {"kind": Kind(columns["kind"]), "body": orjson.loads(columns["body"])})

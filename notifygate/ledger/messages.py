@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
+import orjson
 import sqlalchemy as sa
 
 from notifygate.address import Channel
@@ -568,6 +568,6 @@ def _stored(row: sa.Row[Any]) -> StoredMessage:
     columns["purpose_class"] = PurposeClass(columns["purpose_class"])
     columns["channel"] = Channel(columns["channel"])
     columns["status"] = Status(columns["status"])
-    columns["metadata"] = json.loads(columns["metadata"])
+    columns["metadata"] = orjson.loads(columns["metadata"])
     columns["zones"] = tuple(columns["zones"].split())
     return StoredMessage(**columns)

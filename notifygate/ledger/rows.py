@@ -6,13 +6,13 @@ no limit to how many there may be.
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.compiler import compiles
@@ -49,7 +49,7 @@ def _is_among_postgresql(element: _IsAmong, compiler: SQLCompiler, **settings: A
 
 def is_among(column: sa.ColumnElement[Any], values: Iterable[str]) -> sa.ColumnElement[bool]:
     """The condition that a column holds one of some texts, any number of them."""
-    return _IsAmong(column, sa.literal(json.dumps(list(values)), sa.Text()))
+    return _IsAmong(column, sa.literal(orjson.dumps(list(values)).decode(), sa.Text()))
 
 
 def is_pair(
@@ -145,7 +145,7 @@ def _copy(conn: sa.Connection, sql: str, rows: Iterable[Sequence[Any]]) -> None:
 
 
 def _as_json(names: Collection[str], rows: Iterable[Sequence[Any]]) -> str:
-    return json.dumps([dict(zip(names, row, strict=True)) for row in rows], ensure_ascii=False)
+    return orjson.dumps([dict(zip(names, row, strict=True)) for row in rows]).decode()
 
 
 @lru_cache(maxsize=64)

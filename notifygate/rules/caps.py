@@ -8,7 +8,7 @@ from notifygate.decision import Finding, Outcome, Reason
 from notifygate.policy import Cap, Over, Per, Policy, in_words
 from notifygate.snapshot import Request, Snapshot
 
-_NONE_SET = Finding.allow(Reason.NOT_APPLICABLE, "The purpose sets no frequency cap.")
+_NONE_SET = Finding.allow(Reason.NOT_APPLICABLE, "The purpose sets no frequency cap.").by("caps")
 
 
 def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -> Finding:

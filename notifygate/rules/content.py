@@ -15,8 +15,12 @@ _HOST = re.compile(r"[\w.-]+")
 _DOTS = re.compile(r"\.{2,}")
 _ESCAPED = re.compile(r"%[0-9A-Fa-f]{2}")  # in a link within a link, as click trackers write them
 
-_NOT_SEARCHED = Finding.allow(Reason.NOT_APPLICABLE, "Only service messages are searched for advertising.")
-_NOTHING_FOUND = Finding.allow(Reason.PASSED, "Neither a review site nor a promotion marker in the text.")
+_NOT_SEARCHED = Finding.allow(
+    Reason.NOT_APPLICABLE, "Only service messages are searched for advertising."
+).by("content")
+_NOTHING_FOUND = Finding.allow(Reason.PASSED, "Neither a review site nor a promotion marker in the text.").by(
+    "content"
+)
 
 
 def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -> Finding:

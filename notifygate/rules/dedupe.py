@@ -8,8 +8,8 @@ from notifygate.decision import Finding, Reason
 from notifygate.policy import Policy
 from notifygate.snapshot import Request, Snapshot
 
-_NONE_SET = Finding.allow(Reason.NOT_APPLICABLE, "The purpose sets no window for duplicates.")
-_NOTHING_ALIKE = Finding.allow(Reason.PASSED, "Nothing alike was sent within the window.")
+_NONE_SET = Finding.allow(Reason.NOT_APPLICABLE, "The purpose sets no window for duplicates.").by("dedupe")
+_NOTHING_ALIKE = Finding.allow(Reason.PASSED, "Nothing alike was sent within the window.").by("dedupe")
 
 
 def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -> Finding:

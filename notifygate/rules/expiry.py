@@ -7,7 +7,7 @@ from datetime import datetime
 from notifygate.decision import Finding, Reason
 from notifygate.snapshot import Request
 
-_NONE_SET = Finding.allow(Reason.NOT_APPLICABLE, "The message has no expiry.")
+_NONE_SET = Finding.allow(Reason.NOT_APPLICABLE, "The message has no expiry.").by("expiry")
 
 
 def check(request: Request, now: datetime, *, until: datetime | None) -> Finding:

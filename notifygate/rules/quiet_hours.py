@@ -16,7 +16,7 @@ from notifygate.snapshot import Request, Snapshot
 _DAY = timedelta(days=1)
 # Longer than any run of holidays. Where nothing is allowed in all zones for so long, nothing ever is.
 _LOOK_AHEAD_DAYS = 31
-_NONE_SET = Finding.allow(Reason.NOT_APPLICABLE, "The purpose sets no quiet hours.")
+_NONE_SET = Finding.allow(Reason.NOT_APPLICABLE, "The purpose sets no quiet hours.").by("quiet_hours")
 
 
 def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -> Finding:

@@ -19,7 +19,7 @@ from notifygate.policy import (
 )
 from notifygate.snapshot import Ask, PurchaseFacts, Request, Snapshot
 
-_NO_REQUEST = Finding.allow(Reason.NOT_APPLICABLE, "Not a review request.")
+_NO_REQUEST = Finding.allow(Reason.NOT_APPLICABLE, "Not a review request.").by("review_request")
 
 
 def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -> Finding:

@@ -22,7 +22,7 @@ _GRAVITY = (
     SuppressionReason.HARD_BOUNCE,
 )
 
-_NO_MARK = Finding.allow(Reason.PASSED, "No do-not-send mark is in force.")
+_NO_MARK = Finding.allow(Reason.PASSED, "No do-not-send mark is in force.").by("suppression")
 
 
 def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -> Finding:
