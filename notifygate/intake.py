@@ -154,7 +154,7 @@ def _row(
         "purchase_name_id": purchase_name_id,
         "timezone": message.timezone,
         "language": message.language,
-        "metadata": json.dumps(dict(message.metadata), ensure_ascii=False),
+        "metadata": json.dumps(dict(message.metadata), ensure_ascii=False) if message.metadata else "{}",
         "submitted_at": now,
         "send_after": message.send_after,
         "expires_at": message.expires_at,
@@ -219,7 +219,7 @@ def _what_is_asked(message: Message, point: ContactPoint) -> list[str]:
         purchase.order_id if purchase else None,
         message.dedupe_key,
     ]
-    return [_ENCODER.encode(part) for part in parts]
+    return ["null" if part is None else _ENCODER.encode(part) for part in parts]
 
 
 def _contact_point(message: Message, config: Config) -> ContactPoint:
