@@ -206,7 +206,10 @@ def _make_engine(url: str) -> sa.Engine:
     if parsed.get_backend_name() == "sqlite":
         _make_private(parsed.database)
         engine = sa.create_engine(
-            parsed, connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000}, hide_parameters=True
+            parsed,
+            connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000},
+            hide_parameters=True,
+            pool_use_lifo=True,  # the connection used last still has in memory what it read
         )
         sa.event.listen(engine, "connect", _set_up_sqlite)
         sa.event.listen(engine, "begin", _begin_sqlite)
@@ -218,6 +221,7 @@ def _make_engine(url: str) -> sa.Engine:
             pool_pre_ping=True,
             pool_size=10,
             max_overflow=20,
+            pool_use_lifo=True,
             hide_parameters=True,
             connect_args=_connection_settings(parsed),
         )
