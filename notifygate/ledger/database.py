@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import secrets
@@ -11,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,6 +33,7 @@ _BUSY_TIMEOUT_MS = 60_000
 _BUSY_AGAIN_AFTER_S = (0.0005, 0.0015)
 # A host that is switched off answers nothing at all: without these a worker waits for it for minutes.
 _GONE_AFTER = {"connect_timeout": 10, "tcp_user_timeout": 30_000, "keepalives_idle": 30}
+_TRUSTED_FOR_S = 1.0
 _READ_ONLY = "notifygate_read_only"
 _MIGRATION_LOCK = 7_239_501_120  # any fixed number: the PostgreSQL advisory lock that migrations hold
 _KEY_NAME = "fingerprint_key"
@@ -216,9 +219,8 @@ def _make_engine(url: str) -> sa.Engine:
         return engine
     try:
         # Parameters are addresses and texts: neither the library's errors nor its log may show them.
-        return sa.create_engine(
+        engine = sa.create_engine(
             parsed,
-            pool_pre_ping=True,
             pool_size=10,
             max_overflow=20,
             pool_use_lifo=True,
@@ -230,13 +232,37 @@ def _make_engine(url: str) -> sa.Engine:
             f"gateway.ledger: the driver for {parsed.get_backend_name()} is not installed: "
             "pip install 'notifygate[postgres]'"
         ) from error
+    sa.event.listen(engine, "checkin", _note_use)
+    sa.event.listen(engine, "checkout", partial(_ping_after_a_pause, engine.dialect))
+    return engine
 
 
 def _connection_settings(url: sa.URL) -> dict[str, Any]:
     """What PostgreSQL connections are opened with; what the URL says comes first."""
-    options = " ".join([f"-c lock_timeout={_BUSY_TIMEOUT_MS}", *url.normalized_query.get("options", ())])
+    options = " ".join(
+        [f"-c lock_timeout={_BUSY_TIMEOUT_MS} -c jit=off", *url.normalized_query.get("options", ())]
+    )
     settings = _GONE_AFTER | {"options": options}
     return {name: value for name, value in settings.items() if name == "options" or name not in url.query}
+
+
+def _note_use(connection: Any, record: sa.pool.ConnectionPoolEntry) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _ping_after_a_pause(
+    dialect: sa.Dialect, connection: Any, record: sa.pool.ConnectionPoolEntry, proxy: object
+) -> None:
+    """Find out whether a connection still works that lay unused: the server may have been restarted meanwhile.
+
+    One that was used a moment ago is trusted: asking each time would double what a short transaction costs.
+    """
+    if time.monotonic() - record.info.get("used_at", math.inf) < _TRUSTED_FOR_S:
+        return
+    try:
+        dialect.do_ping(connection)
+    except dialect.loaded_dbapi.Error as error:
+        raise sa.exc.InvalidatePoolError from error
 
 
 def _make_private(path: str | None) -> None:
