@@ -12,21 +12,33 @@ import platform
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
 
-from benchmarks import throughput
+from benchmarks import evaluating, floor, growth, isolation, latency, memory, throughput
 from benchmarks.figures import Figure, show
 from benchmarks.servers import KINDS, Kind, Stage, WrongResult, opened
 from benchmarks.sizes import SIZES, Size
 from benchmarks.workers import core_count
-from notifygate import __version__
+from benchmarks.workload import write_config
+from notifygate import __version__, config
+from notifygate.policy import Policy
 
-PARTS = (*throughput.PARTS,)
+PARTS = (
+    throughput.ONE_BY_ONE,
+    throughput.BULK,
+    throughput.HANDWRITTEN,
+    floor.FLOOR,
+    growth.GROWTH,
+    isolation.ISOLATION,
+    throughput.MEMORY,
+    evaluating.EVALUATE,
+    latency.LATENCY,
+)
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
@@ -59,11 +71,29 @@ def main() -> int:
 
 
 def _measured(
-    stage: Stage, size: Size, ledgers: Sequence[Kind], parts: Sequence[str], tell: Any
+    stage: Stage, size: Size, ledgers: Sequence[Kind], parts: Sequence[str], tell: Callable[[str], None]
 ) -> Iterator[Figure]:
+    if evaluating.EVALUATE in parts:
+        yield from evaluating.measure(_policy(stage), size, tell)
     for kind in ledgers:
         if set(parts) & set(throughput.PARTS):
             yield from throughput.measure(stage, kind, size, parts, tell)
+        if floor.FLOOR in parts:
+            yield from floor.measure(stage, kind, size, tell)
+        if isolation.ISOLATION in parts:
+            yield from isolation.measure(stage, kind, size, tell)
+        if throughput.MEMORY in parts:
+            yield from memory.measure(stage, kind, size, tell)
+        filled = growth.FilledLedgers(stage, kind, tell)
+        if growth.GROWTH in parts:
+            yield from growth.measure(stage, kind, size, filled, tell)
+        if latency.LATENCY in parts:
+            yield from latency.measure(stage, kind, size, filled, tell)
+        filled.drop()
+
+
+def _policy(stage: Stage) -> Policy:
+    return config.load(write_config(stage.folder, ledger="sqlite:///unused.db")).policy
 
 
 def _options() -> argparse.Namespace:

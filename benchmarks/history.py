@@ -27,8 +27,8 @@ from notifygate.fingerprint import Fingerprints
 from notifygate.ledger.database import Ledger
 from notifygate.ledger.schema import Instant, from_micros, metadata, to_micros
 
-State = Literal["sent", "queued", "deferred"]
-"""Where the messages of a history are: worked off, submitted just now, or decided and waiting for a later time."""
+State = Literal["sent", "deferred"]
+"""Where the messages of a history are: worked off, or decided and waiting for a time some days from now."""
 
 Values = dict[str, Any]
 
@@ -56,8 +56,8 @@ class Past:
 
     @property
     def rows(self) -> int:
-        """How many rows the ledger proper gets: one of each consent, and three of each message worked off."""
-        each = {"sent": 3, "deferred": 2, "queued": 1}[self.state]
+        """How many rows the ledger proper gets: one of each consent, and three of each message sent."""
+        each = 3 if self.state == "sent" else 2
         return self.persons + each * self.messages
 
 
@@ -114,8 +114,7 @@ def read_pattern(stage: Stage, database: Database, state: State) -> Pattern:
                 evidence="form 1",
             )
             gate.submit(newsletter(_PATTERN_PERSON, _PATTERN_KEY, purpose=purpose))
-            if state != "queued":
-                gate.drain()
+            gate.drain()
         rows = {
             table: [row for row in found if row not in before[table]]
             for table, found in _contents(scratch).items()
@@ -124,9 +123,8 @@ def read_pattern(stage: Stage, database: Database, state: State) -> Pattern:
     finally:
         stage.drop(scratch)
     (message,) = rows["messages"]
-    wanted = {"sent": "sent", "queued": "queued", "deferred": "deferred"}[state]
-    if message["status"] != wanted:
-        raise WrongResult(f"the gateway left a message {message['status']} that was to be {wanted}")
+    if message["status"] != state:
+        raise WrongResult(f"the gateway left a message {message['status']} that was to be {state}")
     return _pattern(rows)
 
 
