@@ -16,15 +16,13 @@ from benchmarks.workers import GATE, running
 from benchmarks.workload import MESSAGES_PER_PERSON, newsletter
 from notifygate import Gateway
 
-_A_FEW_SWEEPS_S = 4.0
-
 
 def measure(stage: Stage, kind: Kind, size: Size, tell: Callable[[str], None]) -> Iterator[Figure]:
     tell(f"memory of workers with none deferred ({kind})")
     persons = max(1, size.bulk // MESSAGES_PER_PERSON)
     database = stage.prepared(kind)
     history.write(stage, database, history.Past(persons=persons))
-    without_mb = _peak_mb(stage, database, size.bulk, persons)
+    without_mb = _peak_mb(stage, database, size, persons)
     stage.drop(database)
     tell(f"memory of workers with {size.deferred:,} deferred ({kind})")
     database = stage.prepared(kind)
@@ -37,7 +35,7 @@ def measure(stage: Stage, kind: Kind, size: Size, tell: Callable[[str], None]) -
         first_person=persons,
     )
     history.write(stage, database, waiting)
-    with_mb = _peak_mb(stage, database, size.bulk, persons)
+    with_mb = _peak_mb(stage, database, size, persons)
     stage.drop(database)
     yield Figure(
         part=MEMORY,
@@ -50,7 +48,7 @@ def measure(stage: Stage, kind: Kind, size: Size, tell: Callable[[str], None]) -
     )
 
 
-def _peak_mb(stage: Stage, database: Database, messages: int, persons: int) -> float:
+def _peak_mb(stage: Stage, database: Database, size: Size, persons: int) -> float:
     stage.redis.wipe()
     config = database.config(queued=True)
     with (
@@ -58,9 +56,9 @@ def _peak_mb(stage: Stage, database: Database, messages: int, persons: int) -> f
         watching(database.url) as watch,
         Gateway.open(config) as gate,
     ):
-        letters = (newsletter(number % persons, f"letter-{number}") for number in range(messages))
+        letters = (newsletter(number % persons, f"letter-{number}") for number in range(size.bulk))
         submitted = [receipt.message_id for receipt in gate.submit_many(letters)]
         watch.wait_until_nothing_is_open(workers)
         watch.check_sent(submitted)
-        time.sleep(_A_FEW_SWEEPS_S)
+        time.sleep(size.sweeps_s)
         return workers.peak_mb()

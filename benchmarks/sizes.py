@@ -38,6 +38,8 @@ class Size:
     services: int
     services_every_s: float
     deferred: int
+    sweeps_s: float
+    """How long workers are left alone with what is deferred."""
     evaluations: int
 
 
@@ -59,28 +61,30 @@ _DEFAULT = Size(
     services=200,
     services_every_s=0.075,
     deferred=1_000_000,
+    sweeps_s=5.0,
     evaluations=5_000,
 )
 
 SIZES: dict[SizeName, Size] = {
     "small": Size(
         repetitions=1,
-        bare=400,
-        one_by_one=200,
-        one_thread=50,
-        bulk=500,
-        handwritten=200,
-        floor=300,
+        bare=300,
+        one_by_one=100,
+        one_thread=25,
+        bulk=300,
+        handwritten=100,
+        floor=200,
         ledger_rows=(1_000, 20_000),
         past_messages=(1, 20, 200),
         growth=150,
         growth_by_history=50,
         reads=30,
         submits=50,
-        campaign=6_000,
-        services=20,
+        campaign=5_000,
+        services=12,
         services_every_s=0.05,
         deferred=5_000,
+        sweeps_s=1.0,
         evaluations=300,
     ),
     "default": _DEFAULT,

@@ -8,6 +8,7 @@ sent. What is not measured does not run.
 from __future__ import annotations
 
 import statistics
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -33,7 +34,7 @@ T = TypeVar("T")
 ONE_BY_ONE, BULK, HANDWRITTEN, MEMORY = "one_by_one", "bulk", "handwritten", "memory"
 PARTS = (ONE_BY_ONE, BULK, HANDWRITTEN, MEMORY)
 
-_WARM_UP = 16 * PROCESSES * THREADS
+_WARM_UP = 6 * PROCESSES * THREADS
 
 
 def measure(
@@ -206,12 +207,20 @@ def _measure_handwritten(stage: Stage, kind: Kind, size: Size, found: dict[str, 
 def in_threads(threads: int, items: Sequence[T], do: Callable[[T], None]) -> None:
     """Do something to each item, by so many threads at the same time; return when all is done."""
 
+    broken_off = threading.Event()
+
     def do_some(start: int) -> None:
         for item in items[start::threads]:
+            if broken_off.is_set():
+                return
             do(item)
 
     with ThreadPoolExecutor(threads) as pool:
-        list(pool.map(do_some, range(threads)))
+        try:
+            list(pool.map(do_some, range(threads)))
+        except BaseException:
+            broken_off.set()
+            raise
 
 
 def _persons(messages: int) -> list[int]:
