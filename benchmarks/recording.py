@@ -15,14 +15,20 @@ import psycopg
 import sqlalchemy as sa
 from psycopg.copy import LibpqWriter
 
+from benchmarks.servers import WrongResult
+
 _NOT_NEEDED = frozenset({"", ";", "select 1"})  # pings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """One call of the driver, on one of some connections. `given` are parameters, or the data of a COPY."""
+    """One call of the driver, on one of some connections, of which some had a transaction open.
+
+    `given` are parameters, or the data of a COPY.
+    """
 
     connection: int
+    is_within_transaction: bool
     call: Literal["execute", "executemany", "copy", "commit", "rollback"]
     statement: Any = None
     given: Any = field(default=None, repr=False)
@@ -44,12 +50,15 @@ class Recording:
         """Forget the steps made so far."""
         self.steps.clear()
 
-    def add(self, connection: object, call: Any, statement: Any = None, given: Any = None) -> None:
+    def add(self, connection: Any, call: Any, statement: Any = None, given: Any = None) -> None:
         text = statement.strip().lower() if isinstance(statement, str) else ""
         if statement is not None and (text in _NOT_NEEDED or text.startswith("pragma")):
             return
         number = self._connections.setdefault(id(connection), len(self._connections))
-        self.steps.append(Step(connection=number, call=call, statement=statement, given=given))
+        within = _is_within_transaction(connection)
+        self.steps.append(
+            Step(connection=number, is_within_transaction=within, call=call, statement=statement, given=given)
+        )
 
 
 @contextmanager
@@ -71,15 +80,29 @@ def recording() -> Iterator[Recording]:
 
 
 def replay(steps: Iterable[Step], connections: list[Any]) -> None:
-    """Ask all of it again, and read every answer to its end."""
+    """Ask all of it again, and read every answer to its end.
+
+    Raises `WrongResult` where the recording lacks the beginning or the end of a transaction.
+    """
     for step in steps:
         connection = connections[step.connection]
+        if _is_within_transaction(connection) != step.is_within_transaction:
+            raise WrongResult(
+                "a replay is not within a transaction where the gate was, or the other way round"
+            )
         if step.call == "commit":
             connection.commit()
         elif step.call == "rollback":
             connection.rollback()
         else:
             _ask(connection.cursor(), step)
+
+
+def _is_within_transaction(connection: Any) -> bool:
+    if isinstance(connection, sqlite3.Connection):
+        return connection.in_transaction
+    status: psycopg.pq.TransactionStatus = connection.info.transaction_status
+    return status is not psycopg.pq.TransactionStatus.IDLE
 
 
 def _ask(cursor: Any, step: Step) -> None:
@@ -110,6 +133,14 @@ def _sqlite(made: Recording) -> type[sqlite3.Connection]:
     class Connection(sqlite3.Connection):
         def cursor(self, factory: Any = None) -> Any:
             return super().cursor(factory or Cursor)
+
+        def execute(self, statement: str, given: Any = (), /) -> sqlite3.Cursor:
+            found: sqlite3.Cursor = self.cursor().execute(statement, given)
+            return found
+
+        def executemany(self, statement: str, given: Any, /) -> sqlite3.Cursor:
+            found: sqlite3.Cursor = self.cursor().executemany(statement, given)
+            return found
 
         def commit(self) -> None:
             made.add(self, "commit")
