@@ -13,7 +13,7 @@ help:
 	@echo "make test    run all tests"
 	@echo "make lint    formatting, types, layers"
 	@echo "make check   lint and test: what a change must pass"
-	@echo "make bench   measure, as ratios within one run"
+	@echo "make bench   measure the gate, as ratios within one run (up to 15 minutes; ARGS=\"--size small\" is quick)"
 	@echo "make soak    kill everything at any moment for MINUTES (5), then reconcile what arrived"
 
 demo: $(VENV)/demo.stamp
@@ -31,7 +31,7 @@ lint: $(VENV)/dev.stamp
 check: lint test
 
 bench: $(VENV)/dev.stamp
-	$(BIN)/python -m benchmarks $(ARGS)
+	PYTHONPATH=.:tests $(BIN)/python -m benchmarks $(ARGS)
 
 soak: $(VENV)/dev.stamp
 	PYTHONPATH=.:tests $(BIN)/python -m soak --minutes $(MINUTES) $(ARGS)

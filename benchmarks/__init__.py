@@ -1,1 +1,4 @@
-"""Benchmarks: ratios, each measured against something else in the same run on the same machine."""
+"""Benchmarks: ratios, each measured against something else in the same run on the same machine.
+
+`docs/performance.md` says what is compared with what, and why that is fair.
+"""
