@@ -21,13 +21,14 @@ _LINGER_S = 0.001
 
 
 class _Call(Generic[Load, Result]):
-    """What one thread brings; `turn` is set when it is to lead, or when its result or error is there."""
+    """What one thread brings; `turn` is released when it is to lead, or when its result or error is there."""
 
     __slots__ = ("error", "is_done", "load", "result", "turn")
 
     def __init__(self, load: Load) -> None:
         self.load = load
-        self.turn = threading.Event()
+        self.turn = threading.Lock()  # an Event would take several times as long
+        self.turn.acquire()
         self.is_done = False
         self.result: Result | None = None
         self.error: Exception | None = None
@@ -71,11 +72,32 @@ class Together(Generic[Load, Result]):
             self._waiting.append(call)
             self._state.notify()
             leads, self._is_led = not self._is_led, True
-        if not leads:
-            call.turn.wait()
-        if not call.is_done:
-            self._lead()
+        try:
+            if not leads:
+                call.turn.acquire()
+            if not call.is_done:
+                self._lead()
+        except BaseException:
+            self._leave(call)
+            raise
         return call.outcome()
+
+    def _leave(self, call: _Call[Load, Result]) -> None:
+        """A thread is ended while it waits. It may have been given the lead just now, and must not take it along."""
+        with self._state:
+            was_first = bool(self._waiting) and self._waiting[0] is call
+            if call in self._waiting:
+                self._waiting.remove(call)
+            if was_first and (self._leader == 0):
+                self._pass_on()
+
+    def _pass_on(self) -> None:
+        """Give the lead to whoever has waited longest."""
+        self._leader = 0
+        if self._waiting:
+            self._waiting[0].turn.release()
+        else:
+            self._is_led = False
 
     def _lead(self) -> None:
         """Do the loads of a group, the first of which is this thread's own, and pass the lead on."""
@@ -94,14 +116,10 @@ class Together(Generic[Load, Result]):
         finally:
             for call in group[1:]:
                 call.is_done = True
-                call.turn.set()
+                call.turn.release()
             group[0].is_done = True
             with self._state:
-                self._leader = 0
-                if self._waiting:
-                    self._waiting[0].turn.set()
-                else:
-                    self._is_led = False
+                self._pass_on()
 
     def _next_group(self) -> list[_Call[Load, Result]]:
         expected = max(self._sizes)

@@ -133,3 +133,20 @@ def test_threads_that_come_back_again_and_again_are_mostly_served_together(threa
 
     assert sum(len(group) for group in double.given) == 10 * threads
     assert len(double.given) <= 20
+
+
+def test_a_thread_that_is_ended_while_it_waits_takes_no_lead_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = Together(Doubling(), at_most=100)
+    gather, ends = together._next_group, iter([KeyboardInterrupt()])
+
+    def ended_once() -> object:
+        if (end := next(ends, None)) is not None:
+            raise end
+        return gather()
+
+    monkeypatch.setattr(together, "_next_group", ended_once)
+
+    got = call_at_once(together, [[number] for number in range(6)])
+
+    assert sum(isinstance(result, KeyboardInterrupt) for result in got) == 1
+    assert sum(isinstance(result, list) for result in got) == 5

@@ -14,7 +14,11 @@ from notifygate.ledger import rows
 from notifygate.ledger.schema import consent_events
 
 _RECORD_NAMES = [field.name for field in fields(ConsentRecord)]
-_RECORD_COLUMNS = [consent_events.c[name] for name in _RECORD_NAMES]
+_RECORDS_OF = rows.Query(
+    sa.select(*(consent_events.c[name] for name in _RECORD_NAMES)).where(
+        rows.is_among(consent_events.c.contact_point_id, rows.listed("points"))
+    )
+)
 
 
 def insert(conn: sa.Connection, events: Sequence[dict[str, Any]]) -> None:
@@ -25,8 +29,7 @@ def insert(conn: sa.Connection, events: Sequence[dict[str, Any]]) -> None:
 def records_of(conn: sa.Connection, contact_point_ids: Collection[str]) -> dict[str, list[ConsentRecord]]:
     """All consent events of some contact points, by contact point, as the rules read them."""
     found: defaultdict[str, list[ConsentRecord]] = defaultdict(list)
-    chosen = rows.is_among(consent_events.c.contact_point_id, contact_point_ids)
-    for row in conn.execute(sa.select(*_RECORD_COLUMNS).where(chosen)):
+    for row in _RECORDS_OF(conn, points=contact_point_ids):
         columns = dict(zip(_RECORD_NAMES, row, strict=True))
         columns["state"] = State(columns["state"])
         record = ConsentRecord(**columns)

@@ -129,6 +129,36 @@ _SELECT = (
 )
 _IS_WAITING = sa.text(WAITING_SQL)
 
+_BY_KEYS = rows.Query(
+    sa.select(
+        messages.c.merchant,
+        messages.c.idempotency_key,
+        messages.c.message_id,
+        messages.c.status,
+        messages.c.request_fingerprint,
+    ).where(rows.is_pair(messages.c.merchant, messages.c.idempotency_key, rows.listed("keys")))
+)
+_IS_FRESH = sa.and_(
+    messages.c.status == Status.QUEUED.value, messages.c.attempts == 0, messages.c.send_after.is_(None)
+)
+_CLAIM = rows.Query(
+    _SELECT.where(
+        rows.is_among(messages.c.message_id, rows.listed("ids")),
+        _IS_WAITING,
+        _IS_FRESH | (messages.c.due_at <= rows.instant("now")),
+        ~rows.is_among(messages.c.channel, rows.listed("without")),
+    )
+    .order_by(messages.c.message_id)
+    .with_for_update(of=messages, skip_locked=True)
+)
+_HOLD_ATTEMPTS = rows.Query(
+    sa.select(reservations.c.attempt_id, reservations.c.state, reservations.c.blocks)
+    .where(rows.is_among(reservations.c.attempt_id, rows.listed("ids")))
+    # In one order for all, so that nobody waits in a ring.
+    .order_by(reservations.c.attempt_id)
+    .with_for_update()
+)
+
 
 def insert(conn: sa.Connection, new: Sequence[Mapping[str, Any]]) -> None:
     """Insert messages. Raises `IntegrityError` for an idempotency key that is taken."""
@@ -141,17 +171,9 @@ def by_keys(
     """For each `(merchant, idempotency_key)` that is known: message id, status and request fingerprint."""
     if not keys:
         return {}
-    columns = messages.c
-    query = sa.select(
-        columns.merchant,
-        columns.idempotency_key,
-        columns.message_id,
-        columns.status,
-        columns.request_fingerprint,
-    ).where(rows.is_pair(columns.merchant, columns.idempotency_key, keys))
     return {
         (merchant, key): (message_id, Status(status), fingerprint)
-        for merchant, key, message_id, status, fingerprint in conn.execute(query)
+        for merchant, key, message_id, status, fingerprint in _BY_KEYS(conn, keys=keys)
     }
 
 
@@ -218,20 +240,8 @@ def claim(
     bears no `send_after` is due by being submitted, even where this machine's clock is behind. Messages of the
     channels `without` are left alone, and of each of `one_of` all but one.
     """
-    columns = messages.c
-    is_fresh = sa.and_(
-        columns.status == Status.QUEUED.value, columns.attempts == 0, columns.send_after.is_(None)
-    )
-    held = (
-        _SELECT.where(
-            rows.is_among(columns.message_id, message_ids), _IS_WAITING, is_fresh | (columns.due_at <= now)
-        )
-        .order_by(columns.message_id)
-        .with_for_update(of=messages, skip_locked=True)
-    )
-    if without:
-        held = held.where(columns.channel.not_in(without))
-    found = sorted(map(_stored, conn.execute(held)), key=lambda message: (message.due_at, message.message_id))
+    held = _CLAIM(conn, ids=message_ids, now=now, without=[channel.value for channel in without])
+    found = sorted(map(_stored, held), key=lambda message: (message.due_at, message.message_id))
     return list(_thinned(found, one_of))
 
 
@@ -330,17 +340,9 @@ def hold_attempts(conn: sa.Connection, attempt_ids: Collection[str]) -> dict[str
 
     It may where the attempt is held, or in doubt and not followed by another.
     """
-    columns = reservations.c
-    query = (
-        sa.select(columns.attempt_id, columns.state, columns.blocks)
-        .where(rows.is_among(columns.attempt_id, attempt_ids))
-        # In one order for all, so that nobody waits in a ring.
-        .order_by(columns.attempt_id)
-        .with_for_update()
-    )
     return {
         attempt_id: (state, blocks and state in ("held", "in_doubt"))
-        for attempt_id, state, blocks in conn.execute(query)
+        for attempt_id, state, blocks in _HOLD_ATTEMPTS(conn, ids=attempt_ids)
     }
 
 
@@ -563,7 +565,7 @@ def _doubt(row: sa.Row[Any]) -> Doubt:
     return Doubt(**columns | {"channel": Channel(columns["channel"])})
 
 
-def _stored(row: sa.Row[Any]) -> StoredMessage:
+def _stored(row: Sequence[Any]) -> StoredMessage:
     columns = dict(zip(_NAMES, row, strict=True))
     columns["purpose_class"] = PurposeClass(columns["purpose_class"])
     columns["channel"] = Channel(columns["channel"])

@@ -15,6 +15,23 @@ from notifygate.ledger import rows
 from notifygate.ledger.database import LedgerConflict
 from notifygate.ledger.schema import contact_points, mailboxes, person_links, persons
 
+_FIND_ALL = rows.Query(
+    sa.select(contact_points.c.fingerprint, contact_points.c.contact_point_id).where(
+        rows.is_among(contact_points.c.fingerprint, rows.listed("prints"))
+    )
+)
+_POINT_IDS_OF = rows.Query(
+    sa.select(contact_points.c.contact_point_id, mailboxes.c.person_id)
+    .join(mailboxes, mailboxes.c.mailbox_id == contact_points.c.mailbox_id)
+    .where(rows.is_among(mailboxes.c.person_id, rows.listed("persons")))
+)
+_LOCK = rows.Query(
+    sa.select(persons.c.person_id)
+    .where(rows.is_among(persons.c.person_id, rows.listed("persons")))
+    .order_by(persons.c.person_id)
+    .with_for_update()
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownPoint:
@@ -39,10 +56,7 @@ def find_all(
 ) -> dict[ContactPoint, str]:
     """The ids of those contact points that the ledger knows."""
     by_print = {_address_print(fingerprints, point): point for point in points}
-    query = sa.select(contact_points.c.fingerprint, contact_points.c.contact_point_id).where(
-        rows.is_among(contact_points.c.fingerprint, by_print)
-    )
-    return {by_print[fingerprint]: point_id for fingerprint, point_id in conn.execute(query)}
+    return {by_print[fingerprint]: point_id for fingerprint, point_id in _FIND_ALL(conn, prints=by_print)}
 
 
 def ensure(
@@ -122,12 +136,7 @@ def point(conn: sa.Connection, contact_point_id: str) -> KnownPoint | None:
 
 def point_ids_of(conn: sa.Connection, person_ids: Collection[str]) -> dict[str, str]:
     """The ids of all contact points of some persons, each with its person's."""
-    query = (
-        sa.select(contact_points.c.contact_point_id, mailboxes.c.person_id)
-        .join(mailboxes, mailboxes.c.mailbox_id == contact_points.c.mailbox_id)
-        .where(rows.is_among(mailboxes.c.person_id, person_ids))
-    )
-    return {str(row[0]): str(row[1]) for row in conn.execute(query)}
+    return dict(_POINT_IDS_OF(conn, persons=person_ids))
 
 
 def lock_persons_of(conn: sa.Connection, contact_point_ids: Collection[str]) -> dict[str, str]:
@@ -145,12 +154,7 @@ def lock_persons_of(conn: sa.Connection, contact_point_ids: Collection[str]) -> 
 
 def lock(conn: sa.Connection, person_ids: Collection[str]) -> None:
     """Hold some persons until the transaction ends. Always in sorted order, so that nobody waits in a ring."""
-    conn.execute(
-        sa.select(persons.c.person_id)
-        .where(rows.is_among(persons.c.person_id, person_ids))
-        .order_by(persons.c.person_id)
-        .with_for_update()
-    ).all()
+    _LOCK(conn, persons=person_ids)
 
 
 def move(conn: sa.Connection, *, from_person: str, to_person: str) -> None:

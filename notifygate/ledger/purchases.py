@@ -19,17 +19,62 @@ from notifygate.snapshot import Ask, PurchaseFacts
 
 _Name = tuple[str, str]
 
+_FIND_NAMES = rows.Query(
+    sa.select(
+        purchase_names.c.party,
+        purchase_names.c.reference,
+        purchase_names.c.name_id,
+        purchase_names.c.purchase_id,
+    ).where(rows.is_pair(purchase_names.c.party, purchase_names.c.reference, rows.listed("names")))
+)
+_BY_NAME_IDS = rows.Query(
+    sa.select(purchase_names.c.name_id, purchase_names.c.purchase_id).where(
+        rows.is_among(purchase_names.c.name_id, rows.listed("names"))
+    )
+)
+_LOCK = rows.Query(
+    sa.select(purchases.c.purchase_id)
+    .where(rows.is_among(purchases.c.purchase_id, rows.listed("purchases")))
+    .order_by(purchases.c.purchase_id)
+    .with_for_update()
+)
+_FACTS = (
+    "purchase_id",
+    "seller",
+    "known_since",
+    "purchased_at",
+    "delivered_at",
+    "reviewed_at",
+    "case_open_since",
+)
+_FACTS_OF = rows.Query(
+    sa.select(*(purchases.c[name] for name in _FACTS)).where(
+        rows.is_among(purchases.c.purchase_id, rows.listed("purchases"))
+    )
+)
+_ASK = (asks.c.ask_id, asks.c.by, asks.c.asked_at, asks.c.message_id)
+_ASKS_OF_PURCHASES = rows.Query(
+    sa.select(asks.c.purchase_id, *_ASK).where(rows.is_among(asks.c.purchase_id, rows.listed("purchases")))
+)
+_ASKS_OF_POINTS = rows.Query(
+    sa.select(asks.c.contact_point_id, *_ASK).where(
+        rows.is_among(asks.c.contact_point_id, rows.listed("points"))
+    )
+)
+_TAKEN_SLOTS = rows.Query(
+    sa.select(asks.c.purchase_id, asks.c.slot).where(
+        rows.is_among(asks.c.purchase_id, rows.listed("purchases"))
+    )
+)
+
 
 def find_names(conn: sa.Connection, names: Iterable[_Name]) -> dict[_Name, tuple[str, str]]:
     """For each `(party, reference)` that is known: the id of the name, and of the purchase behind it."""
     wanted = set(names)
     if not wanted:
         return {}
-    columns = purchase_names.c
-    query = sa.select(columns.party, columns.reference, columns.name_id, columns.purchase_id).where(
-        rows.is_pair(columns.party, columns.reference, wanted)
-    )
-    return {(party, reference): (name, purchase) for party, reference, name, purchase in conn.execute(query)}
+    found = _FIND_NAMES(conn, names=wanted)
+    return {(party, reference): (name, purchase) for party, reference, name, purchase in found}
 
 
 def ensure(conn: sa.Connection, wanted: Iterable[Purchase], now: datetime) -> dict[_Name, tuple[str, str]]:
@@ -57,22 +102,14 @@ def by_name_ids(conn: sa.Connection, name_ids: Collection[str]) -> dict[str, str
     """The purchase that each name stands for, by their ids."""
     if not name_ids:
         return {}
-    query = sa.select(purchase_names.c.name_id, purchase_names.c.purchase_id).where(
-        rows.is_among(purchase_names.c.name_id, name_ids)
-    )
-    return {str(row[0]): str(row[1]) for row in conn.execute(query)}
+    return dict(_BY_NAME_IDS(conn, names=name_ids))
 
 
 def lock(conn: sa.Connection, purchase_ids: Collection[str]) -> None:
     """Hold some purchases until the transaction ends. Persons, where needed too, are locked before."""
     if not purchase_ids:
         return
-    conn.execute(
-        sa.select(purchases.c.purchase_id)
-        .where(rows.is_among(purchases.c.purchase_id, purchase_ids))
-        .order_by(purchases.c.purchase_id)
-        .with_for_update()
-    ).all()
+    _LOCK(conn, purchases=purchase_ids)
 
 
 def facts(conn: sa.Connection, purchase_ids: Collection[str]) -> dict[str, PurchaseFacts]:
@@ -80,21 +117,11 @@ def facts(conn: sa.Connection, purchase_ids: Collection[str]) -> dict[str, Purch
     if not purchase_ids:
         return {}
     made: defaultdict[str, list[Ask]] = defaultdict(list)
-    for row in conn.execute(sa.select(asks).where(rows.is_among(asks.c.purchase_id, purchase_ids))):
-        made[row.purchase_id].append(_ask(row))
-    query = sa.select(purchases).where(rows.is_among(purchases.c.purchase_id, purchase_ids))
+    for purchase_id, *ask in _ASKS_OF_PURCHASES(conn, purchases=purchase_ids):
+        made[purchase_id].append(_ask(*ask))
     return {
-        row.purchase_id: PurchaseFacts(
-            purchase_id=row.purchase_id,
-            seller=row.seller,
-            known_since=row.known_since,
-            purchased_at=row.purchased_at,
-            delivered_at=row.delivered_at,
-            reviewed_at=row.reviewed_at,
-            case_open_since=row.case_open_since,
-            asks=tuple(made[row.purchase_id]),
-        )
-        for row in conn.execute(query)
+        row[0]: PurchaseFacts(**dict(zip(_FACTS, row, strict=True)), asks=tuple(made[row[0]]))
+        for row in _FACTS_OF(conn, purchases=purchase_ids)
     }
 
 
@@ -111,8 +138,7 @@ def free_slots(conn: sa.Connection, purchase_ids: Collection[str]) -> dict[str, 
     if not purchase_ids:
         return {}
     taken: defaultdict[str, set[int]] = defaultdict(set)
-    query = sa.select(asks.c.purchase_id, asks.c.slot).where(rows.is_among(asks.c.purchase_id, purchase_ids))
-    for purchase_id, slot in conn.execute(query):
+    for purchase_id, slot in _TAKEN_SLOTS(conn, purchases=purchase_ids):
         taken[purchase_id].add(slot)
     return {purchase_id: _free(taken[purchase_id]) for purchase_id in purchase_ids}
 
@@ -131,9 +157,8 @@ def release_asks(conn: sa.Connection, attempt_ids: Collection[str]) -> None:
 def asks_of_points(conn: sa.Connection, contact_point_ids: Collection[str]) -> dict[str, list[Ask]]:
     """The asks that reached some contact points, by contact point."""
     found: defaultdict[str, list[Ask]] = defaultdict(list)
-    query = sa.select(asks).where(rows.is_among(asks.c.contact_point_id, contact_point_ids))
-    for row in conn.execute(query):
-        found[row.contact_point_id].append(_ask(row))
+    for point_id, *ask in _ASKS_OF_POINTS(conn, points=contact_point_ids):
+        found[point_id].append(_ask(*ask))
     return found
 
 
@@ -202,8 +227,8 @@ def _free(taken: set[int]) -> Iterable[int]:
         slot += 1
 
 
-def _ask(row: sa.Row[Any]) -> Ask:
-    return Ask(ask_id=row.ask_id, by=row.by, at=row.asked_at, message_id=row.message_id)
+def _ask(ask_id: str, by: str, at: datetime, message_id: str | None) -> Ask:
+    return Ask(ask_id=ask_id, by=by, at=at, message_id=message_id)
 
 
 def _new_purchase(purchase: Purchase, now: datetime) -> dict[str, Any]:

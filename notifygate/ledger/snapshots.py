@@ -15,6 +15,25 @@ from notifygate.ledger.schema import COUNTED_SQL, reservations
 from notifygate.policy import PurposeClass
 from notifygate.snapshot import Ask, Handover, PurchaseFacts, Snapshot, Suppression
 
+_HANDOVERS = rows.Query(
+    sa.select(
+        reservations.c.contact_point_id,
+        reservations.c.message_id,
+        reservations.c.merchant,
+        reservations.c.purpose,
+        reservations.c.purpose_class,
+        reservations.c.channel,
+        reservations.c.dedupe_key,
+        reservations.c.reserved_at,
+    )
+    .where(
+        rows.is_among(reservations.c.contact_point_id, rows.listed("points")),
+        reservations.c.reserved_at > rows.instant("since"),
+        sa.text(COUNTED_SQL),
+    )
+    .order_by(reservations.c.reserved_at, reservations.c.attempt_id)
+)
+
 
 @dataclass(slots=True, kw_only=True)
 class PersonView:
@@ -60,29 +79,9 @@ def load(
 def _handovers(
     conn: sa.Connection, contact_point_ids: Collection[str], since: datetime, now: datetime
 ) -> dict[str, list[Handover]]:
-    columns = reservations.c
-    query = (
-        sa.select(
-            columns.contact_point_id,
-            columns.message_id,
-            columns.merchant,
-            columns.purpose,
-            columns.purpose_class,
-            columns.channel,
-            columns.dedupe_key,
-            columns.reserved_at,
-        )
-        .where(
-            rows.is_among(columns.contact_point_id, contact_point_ids),
-            columns.reserved_at > since,
-            sa.text(COUNTED_SQL),
-        )
-        .order_by(columns.reserved_at, columns.attempt_id)
-    )
     found: defaultdict[str, list[Handover]] = defaultdict(list)
-    for point_id, message_id, merchant, purpose, kind, channel, dedupe_key, reserved_at in conn.execute(
-        query
-    ):
+    known = _HANDOVERS(conn, points=contact_point_ids, since=since)
+    for point_id, message_id, merchant, purpose, kind, channel, dedupe_key, reserved_at in known:
         found[point_id].append(
             Handover(
                 message_id=message_id,

@@ -13,6 +13,19 @@ from notifygate.ledger import rows
 from notifygate.ledger.schema import contact_points, suppressions
 from notifygate.snapshot import Suppression, SuppressionReason
 
+_OF_POINTS = rows.Query(
+    sa.select(
+        suppressions.c.suppression_id,
+        suppressions.c.contact_point_id,
+        suppressions.c.reason,
+        suppressions.c.created_at,
+        suppressions.c.expires_at,
+    ).where(
+        suppressions.c.removed_at.is_(None),
+        suppressions.c.expires_at.is_(None) | (suppressions.c.expires_at > rows.instant("now")),
+        rows.is_among(suppressions.c.contact_point_id, rows.listed("points")),
+    )
+)
 _LIFTED_UNNAMED = (SuppressionReason.HARD_BOUNCE, SuppressionReason.MANUAL, SuppressionReason.COMPLAINT)
 
 
@@ -51,8 +64,18 @@ def remove(
 
 def of_points(conn: sa.Connection, contact_point_ids: Collection[str], now: datetime) -> list[Suppression]:
     """The marks in force on some contact points."""
-    query = _in_force(now).where(rows.is_among(suppressions.c.contact_point_id, contact_point_ids))
-    return [_suppression(row) for row in conn.execute(query)]
+    return [
+        Suppression(
+            suppression_id=suppression_id,
+            contact_point_id=contact_point_id,
+            reason=SuppressionReason(reason),
+            created_at=created_at,
+            expires_at=expires_at,
+        )
+        for suppression_id, contact_point_id, reason, created_at, expires_at in _OF_POINTS(
+            conn, points=contact_point_ids, now=now
+        )
+    ]
 
 
 def every(conn: sa.Connection, now: datetime) -> Iterator[tuple[Suppression, str, str | None]]:
