@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import dramatiq
@@ -22,6 +23,7 @@ from notifygate.runtime import Runtime
 
 logger = logging.getLogger(__name__)
 
+_SWITCH_EVERY_S = 0.0005
 _PRIORITY = {brokers.SERVICE_QUEUE: 0, brokers.BULK_QUEUE: 10}
 
 
@@ -32,10 +34,10 @@ class WorkerLife(Middleware):
     reloader: Reloader
     embedded: EmbeddedRedis | None = None
 
-    def work(self, message_ids: list[str]) -> None:
+    def work(self, message_ids: list[str], *, is_urgent: bool = False) -> None:
         """Decide and hand over the messages of one job. Raises a `NotifygateError` where that broke off."""
         try:
-            self.runtime.work(message_ids)
+            self.runtime.work(message_ids, is_urgent=is_urgent)
         except NotifygateError:
             metrics.broke_off("job")
             raise
@@ -88,6 +90,8 @@ def _set_up() -> dramatiq.Broker:
     logs.set_up(monitoring.log_format)
     if monitoring.listen is not None:
         metrics.start(metrics_folder.join(gateway.data_dir))
+    # A thread that has an answer of the database or a provider must not wait long for one that computes.
+    sys.setswitchinterval(_SWITCH_EVERY_S)
     life = WorkerLife()
     broker = brokers.open_broker(gateway, middleware=[life])
     if broker is None:
@@ -105,7 +109,7 @@ def _set_up() -> dramatiq.Broker:
     life.reloader = Reloader(life.runtime)
     for queue, name in brokers.ACTORS.items():
         dramatiq.Actor(
-            life.work,
+            partial(life.work, is_urgent=queue == brokers.SERVICE_QUEUE),
             broker=broker,
             actor_name=name,
             queue_name=queue,

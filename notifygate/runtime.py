@@ -215,8 +215,8 @@ class Runtime:
             # up a little later, as those are that a queue has lost.
             logger.warning("queued_later", extra={"messages": len(message_ids), "error": str(error)})
 
-    def work(self, message_ids: Sequence[str]) -> int:
-        """Decide messages and hand over what is allowed; return how many were decided.
+    def work(self, message_ids: Sequence[str], *, is_urgent: bool = False) -> int:
+        """Decide messages and hand over what is allowed; return how many were decided. What `is_urgent` goes first.
 
         Ids that are unknown, or not due, or in another worker's hands are passed over, and so are those of a channel
         whose provider was found down a moment ago.
@@ -229,13 +229,15 @@ class Runtime:
                 rests = parts.delivery.rests
                 batch, left = left[: parts.group_size], left[parts.group_size :]
                 with rests.trials() as trials:
-                    decided = parts.turns.take(ended, batch, without=rests.resting() - trials, one_of=trials)
+                    decided = parts.turns.take(
+                        ended, batch, is_urgent=is_urgent, without=rests.resting() - trials, one_of=trials
+                    )
                     started_at = time.monotonic()
                     ended = parts.delivery.deliver(decided.reservations)
                     parts.pace(len(decided.reservations), time.monotonic() - started_at)
             count += decided.count
         with self._in_use() as parts:
-            parts.turns.take(ended, ())
+            parts.turns.take(ended, (), is_urgent=is_urgent)
         if left:
             self._leave_to_the_scheduler(left)
         return count

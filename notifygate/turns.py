@@ -17,7 +17,7 @@ from notifygate.gate import Decided, Gate
 from notifygate.ledger.database import Ledger
 from notifygate.together import Together
 
-_AT_ONCE = 200
+_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,19 +38,23 @@ class Turns:
         self._ledger = ledger
         self._gate = gate
         self._delivery = delivery
-        self._together = Together(self._take_all, at_most=_AT_ONCE)
+        # Two, so that a login code waits for no campaign: it shares its transaction with other service messages only.
+        self._urgent = Together(self._take_all, at_most=_AT_ONCE)
+        self._other = Together(self._take_all, at_most=_AT_ONCE)
 
     def take(
         self,
         ended: Sequence[Ended],
         message_ids: Sequence[str],
         *,
+        is_urgent: bool = False,
         without: Collection[Channel] = (),
         one_of: Collection[Channel] = (),
     ) -> Decided:
         """Record what ended, and decide those of the messages that are due, reserving what is allowed.
 
-        Messages of the channels `without` are left out, and of each of `one_of` all but one.
+        What `is_urgent` shares its transaction with what is urgent too. Messages of the channels `without` are left
+        out, and of each of `one_of` all but one.
 
         Raises `LedgerError` where the ledger cannot be used: then nothing was decided, and what ended is recorded if
         that could be done within a minute.
@@ -61,13 +65,13 @@ class Turns:
         try:
             if without or one_of:
                 return self._take(turn, without, one_of)
-            return self._together(turn)
+            return self._urgent(turn) if is_urgent else self._other(turn)
         except Exception:
             if not ended:
                 raise
         # Whatever keeps messages from being decided, what was handed over must not end as a doubt.
         self._delivery.record(ended)
-        return self.take((), message_ids, without=without, one_of=one_of)
+        return self.take((), message_ids, is_urgent=is_urgent, without=without, one_of=one_of)
 
     def _take_all(self, turns: Sequence[_Turn]) -> list[Decided]:
         if len(turns) == 1:

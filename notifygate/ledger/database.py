@@ -31,6 +31,10 @@ T = TypeVar("T")
 _TRIES = 20
 _BUSY_TIMEOUT_MS = 60_000
 _BUSY_AGAIN_AFTER_S = (0.0005, 0.0015)
+_HAD_TO_WAIT = "notifygate_had_to_wait"
+_LONG_S = 0.005
+_SEEN_LATELY_S = 1.0
+_MAKE_WAY_S = 0.002  # longer than anybody waits before asking again
 # A host that is switched off answers nothing at all: without these a worker waits for it for minutes.
 _GONE_AFTER = {"connect_timeout": 10, "tcp_user_timeout": 30_000, "keepalives_idle": 30}
 _TRUSTED_FOR_S = 1.0
@@ -60,6 +64,7 @@ class Ledger:
         self.connections_made = 0
         self._writer = threading.Lock()
         """Held by the thread that writes, on SQLite."""
+        self._others_seen_at = -math.inf
         sa.event.listen(self.engine, "connect", self._count_connection)
         _forget_connections_in_children(self)
 
@@ -85,8 +90,13 @@ class Ledger:
         Raises `LedgerError` where the database cannot be reached or refuses, `LedgerConflict` where trying again
         may help.
         """
-        with translated_errors(), self._writing(), self.engine.begin() as conn:
-            yield conn
+        with translated_errors(), self._writing():
+            began_at = time.monotonic()
+            with self.engine.begin() as conn:
+                if conn.info.pop(_HAD_TO_WAIT, False):
+                    self._others_seen_at = began_at
+                yield conn
+            self._make_way(began_at)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -100,6 +110,12 @@ class Ledger:
                 self._writer.release()
         else:
             yield
+
+    def _make_way(self, began_at: float) -> None:
+        """After writing for long, let another process have its turn: it cannot queue, and would often come too late."""
+        now = time.monotonic()
+        if now - began_at > _LONG_S and now - self._others_seen_at < _SEEN_LATELY_S:
+            time.sleep(_MAKE_WAY_S)
 
     def transact(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in a transaction that writes, and afresh where another one was in its way; return its result.
@@ -312,16 +328,18 @@ def _begin_sqlite(conn: sa.Connection) -> None:
     driver.execute("PRAGMA busy_timeout = 0")
     try:
         # A plain BEGIN takes the write lock at the first write, and then fails where another writer came first.
-        _execute_patiently(driver, "BEGIN IMMEDIATE")
+        if _execute_patiently(driver, "BEGIN IMMEDIATE"):
+            conn.info[_HAD_TO_WAIT] = True
     except sqlite3.Error:
         conn.exec_driver_sql("BEGIN IMMEDIATE")  # fails again, and as the library's own error
     finally:
         driver.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
 
 
-def _execute_patiently(connection: sqlite3.Connection, sql: str) -> None:
-    """Execute a statement that takes a lock, and again while another process holds that."""
+def _execute_patiently(connection: sqlite3.Connection, sql: str) -> bool:
+    """Execute a statement that takes a lock, and again while another process holds that; say whether one did."""
     give_up_at = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    waited = False
     while True:
         try:
             connection.execute(sql)
@@ -329,8 +347,9 @@ def _execute_patiently(connection: sqlite3.Connection, sql: str) -> None:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
                 raise
             time.sleep(random.uniform(*_BUSY_AGAIN_AFTER_S))
+            waited = True
         else:
-            return
+            return waited
 
 
 @contextmanager

@@ -15,7 +15,7 @@ QUOTED = "Kirsten.Olsen@example.dk"
 def setup() -> dramatiq.Broker:
     """As `notifygate.actors.setup`."""
 
-    def work(self: Runtime, message_ids: Sequence[str]) -> int:
+    def work(self: Runtime, message_ids: Sequence[str], *, is_urgent: bool = False) -> int:
         try:
             raise KeyError(QUOTED)
         except KeyError as error:
