@@ -25,6 +25,7 @@ GROWTH = "growth"
 
 _GOAL = at_most(1.3)
 _WARM_UP = 50
+_LONG = timedelta(days=730)
 _NEAR = timedelta(days=25)  # within the window of the cap per person, so that each past message counts
 _keys = count()
 
@@ -71,22 +72,23 @@ def measure(
     yield from _grown(kind, size, by_rows, anybody, "rows in the ledger")
 
     persons = size.growth_by_history * size.repetitions
-    by_past: dict[int, Database] = {}
-    for past in size.past_messages:
-        tell(f"filling a ledger with {past} past messages a person ({kind})")
-        by_past[past] = stage.prepared(kind)
-        history.write(
-            stage, by_past[past], history.Past(persons=persons, messages=past * persons, span=_NEAR)
-        )
 
     def others_each_time(past: int, repetition: int) -> list[int]:
         start = size.growth_by_history * repetition
         return list(range(start, start + size.growth_by_history))
 
-    tell(f"growth by past messages ({kind})")
-    yield from _grown(kind, size, by_past, others_each_time, "past messages a person")
-    for database in by_past.values():
-        stage.drop(database)
+    for span, when, goal in ((_LONG, "in two years", _GOAL), (_NEAR, "all within a cap's window", None)):
+        by_past: dict[int, Database] = {}
+        for past in size.past_messages:
+            tell(f"filling a ledger with {past} past messages a person, {when} ({kind})")
+            by_past[past] = stage.prepared(kind)
+            history.write(
+                stage, by_past[past], history.Past(persons=persons, messages=past * persons, span=span)
+            )
+        tell(f"growth by past messages, {when} ({kind})")
+        yield from _grown(kind, size, by_past, others_each_time, f"past messages a person, {when},", goal)
+        for database in by_past.values():
+            stage.drop(database)
 
 
 def _grown(
@@ -95,6 +97,7 @@ def _grown(
     databases: Mapping[int, Database],
     persons: Callable[[int, int], Sequence[int]],
     what: str,
+    goal: Goal | None = _GOAL,
 ) -> Iterator[Figure]:
     submits: dict[int, list[float]] = {much: [] for much in databases}
     drains: dict[int, list[float]] = {much: [] for much in databases}
@@ -105,8 +108,10 @@ def _grown(
             drains[much].append(drain_us)
     least, *more = databases
     for much in more:
-        goal: Goal | None = _GOAL if much == more[-1] else None
-        yield _figure(kind, f"deciding with {much:,} {what} by {least:,}", drains[much], drains[least], goal)
+        wanted = goal if much == more[-1] else None
+        yield _figure(
+            kind, f"deciding with {much:,} {what} by {least:,}", drains[much], drains[least], wanted
+        )
         yield _figure(kind, f"submitting with {much:,} {what} by {least:,}", submits[much], submits[least])
 
 

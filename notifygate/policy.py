@@ -22,6 +22,9 @@ ANY = "*"
 PENDING_FOR = timedelta(days=7)
 """How long a double opt-in may be confirmed, and so how long its one confirmation message may be sent."""
 
+PLUGIN_HORIZON = timedelta(days=180)
+"""How far back rules of other packages are shown the messages of a person."""
+
 CASE_HOLDS_AT_MOST = timedelta(days=14)
 """How long an open case may hold a review request, from the time when it first fell due."""
 
@@ -189,17 +192,18 @@ class Policy:
 
     @cached_property
     def horizon(self) -> timedelta:
-        """How far back any rule looks: older messages cannot change a decision."""
-        windows = [timedelta(0)]
+        """How far back any rule looks at messages: older ones cannot change a decision.
+
+        What limits review requests looks at asks, and all of those are known. Nobody knows how far rules of other
+        packages look: for them it is never less than `PLUGIN_HORIZON`.
+        """
+        windows = [PLUGIN_HORIZON if self.rule_settings else timedelta(0)]
         for purpose in self.purposes.values():
             if purpose.confirms:
                 windows.append(PENDING_FOR)
             windows.extend(cap.window for cap in purpose.caps)
             if purpose.dedupe is not None:
                 windows.append(purpose.dedupe)
-        for limit in (self.review_requests.per_person, self.review_requests.per_person_and_merchant):
-            if limit is not None:
-                windows.append(limit.window)
         return max(windows)
 
     @cached_property

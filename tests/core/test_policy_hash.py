@@ -20,7 +20,7 @@ import rfc8785
 from core_builders import DAY, POLICY, RICH_POLICY, TICK, purpose
 
 from notifygate import policy as policy_module
-from notifygate.policy import PENDING_FOR, Cap, Limit, Per, Policy, ReviewRequests
+from notifygate.policy import PENDING_FOR, PLUGIN_HORIZON, Cap, Limit, Per, Policy, ReviewRequests
 
 VISITED: set[tuple[str, str]] = set()
 
@@ -216,16 +216,22 @@ def test_a_value_of_a_policy_that_was_asked_for_its_hash_can_be_changed_only_by_
 
 
 def test_the_horizon_is_the_longest_window_of_any_rule() -> None:
-    unlimited = ReviewRequests(per_person=None, per_person_and_merchant=None)
-    bare = purpose("confirmation", replace(POLICY, review_requests=unlimited), confirms=False)
+    bare = purpose("confirmation", replace(POLICY, rule_settings={}), confirms=False)
     assert bare.horizon == timedelta(0)
-    limits = ReviewRequests(per_person=Limit(limit=1, window=3 * DAY), per_person_and_merchant=None)
-    assert replace(bare, review_requests=limits).horizon == 3 * DAY
     assert purpose("newsletter", bare, dedupe=5 * DAY).horizon == 5 * DAY
     capped = purpose("offers", bare, caps=(Cap(limit=1, window=9 * DAY, per=Per.PERSON),))
     assert capped.horizon == 9 * DAY
     assert purpose("confirmation", bare, confirms=True).horizon == PENDING_FOR
-    assert POLICY.horizon == 180 * DAY
+
+
+def test_the_horizon_does_not_depend_on_the_limits_of_asks_which_are_all_known() -> None:
+    bare = purpose("confirmation", replace(POLICY, rule_settings={}), confirms=False)
+    limits = ReviewRequests(per_person=Limit(limit=1, window=300 * DAY), per_person_and_merchant=None)
+    assert replace(bare, review_requests=limits).horizon == timedelta(0)
+
+
+def test_rules_of_other_packages_are_shown_half_a_year() -> None:
+    assert replace(POLICY, rule_settings={"blackout": {}}).horizon == PLUGIN_HORIZON == 180 * DAY
 
 
 def test_a_merchant_knows_its_group_and_a_stranger_has_none() -> None:
