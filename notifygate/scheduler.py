@@ -1,6 +1,7 @@
 """The scheduler: queues what is due, also what the queue lost, lets leases run out, and has doubts looked up.
 
-It also has the months ahead of the send log made. It runs beside the work in every worker process. Any number of them may run: rows are claimed in the ledger.
+It also has the months ahead of the send log made. It runs beside the work in every worker process. Any number of
+them may run: rows are claimed in the ledger.
 """
 
 from __future__ import annotations

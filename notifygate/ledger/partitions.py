@@ -217,7 +217,7 @@ def drop_before(of: Ledger, month: datetime, now: datetime, *, actor: str) -> li
 def check_begun(month: datetime, now: datetime) -> None:
     """Raise `MonthError` for a month that has not begun: dropping what lies before it would take the current one."""
     if month > month_of(now):
-        raise MonthError(f"{month:%Y-%m} has not begun: at most what lies before {now:%Y-%m} can be dropped")
+        raise MonthError(f"that month has not begun: drop what lies before {now:%Y-%m}, or less")
 
 
 def was_dropped(conn: sa.Connection, position: int, since: datetime) -> bool:
