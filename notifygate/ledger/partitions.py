@@ -128,27 +128,28 @@ def of_ledger(conn: sa.Connection) -> list[Partition]:
     return sorted(parts, key=lambda part: (part.until is None, part.until, part.name))
 
 
-def make_ahead(of: Ledger, now: datetime) -> list[str]:
+def make_ahead(of: Ledger, now: datetime, *, tries: int = _LOCK_TRIES) -> list[str]:
     """Make the partitions of this month and of those ahead that are missing; return their names.
 
     Any number of processes may do it at once. Rows that were written meanwhile are moved to their month. Raises
-    `LedgerError` where the database refuses, or where others keep the partition for odd dates busy.
+    `LedgerError` where the database refuses, or where others keep the partition for odd dates busy: that is tried
+    `tries` times, for a second each.
     """
     if of.dialect != "postgresql":
         return []
     with of.read() as conn:
         missing = _not_made(conn, _months_from(month_of(now)))
-    return [_name(month) for month in missing if of.transact(partial(make, month=month))]
+    return [_name(month) for month in missing if of.transact(partial(make, month=month, tries=tries))]
 
 
-def make(conn: sa.Connection, month: datetime) -> bool:
+def make(conn: sa.Connection, month: datetime, *, tries: int = _LOCK_TRIES) -> bool:
     """Make the partition of a month, with the rows of it that there are; say whether it was missing."""
     _take_turns(conn)
     if not _not_made(conn, [month]):
         return False
     name, start, end = _name(month), to_micros(month), to_micros(next_month(month))
     # Not `CREATE TABLE ... PARTITION OF`, for which all who write would have to wait.
-    conn.exec_driver_sql(f"LOCK TABLE {_ODD_DATES} IN ACCESS EXCLUSIVE MODE")
+    _execute_patiently(conn, f"LOCK TABLE {_ODD_DATES} IN ACCESS EXCLUSIVE MODE", tries)
     conn.exec_driver_sql(f"CREATE TABLE {name} (LIKE ledger INCLUDING DEFAULTS)")
     conn.exec_driver_sql(
         f"INSERT INTO {name} SELECT * FROM {_ODD_DATES} WHERE at >= {start} AND at < {end}"  # noqa: S608
@@ -180,7 +181,7 @@ class MonthsAhead:
             return
         self._next_at = time.monotonic() + _AFTER_FAILURE_S
         try:
-            made = make_ahead(self._ledger, self._clock())
+            made = make_ahead(self._ledger, self._clock(), tries=1)
         except LedgerError as error:
             logger.warning("months_not_made", extra={"error": str(error)})
             return
@@ -324,9 +325,9 @@ def _drop(conn: sa.Connection, *, name: str, month: datetime, now: datetime, act
     return dropped
 
 
-def _execute_patiently(conn: sa.Connection, sql: str) -> None:
-    """Execute what needs the send log for itself; where others are slow, let them, and those behind us, go first."""
-    for left in reversed(range(_LOCK_TRIES)):
+def _execute_patiently(conn: sa.Connection, sql: str, tries: int = _LOCK_TRIES) -> None:
+    """Execute what needs a table for itself; where others are slow, let them, and those behind us, go first."""
+    for left in reversed(range(tries)):
         try:
             with conn.begin_nested():
                 conn.exec_driver_sql(sql)
