@@ -25,7 +25,7 @@ import sqlalchemy as sa
 
 from notifygate.errors import LedgerError
 from notifygate.ids import new_id
-from notifygate.ledger import journal, messages, purchases
+from notifygate.ledger import journal, messages, partitions, purchases
 from notifygate.ledger.database import Ledger
 from notifygate.ledger.messages import StoredMessage
 from notifygate.message import Status
@@ -165,6 +165,8 @@ class LedgerMark:
             if found is not None and _digest(found) == seen.row:
                 return
             if journal.was_restored_since(conn, seen.at):
+                return
+            if partitions.was_dropped(conn, seen.position, seen.at):
                 return
         raise LedgerError(
             f"the ledger lacks what the workers of this machine saw at {seen.at:%Y-%m-%d %H:%M:%S} UTC: it was "

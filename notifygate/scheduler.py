@@ -1,6 +1,7 @@
 """The scheduler: queues what is due, also what the queue lost, lets leases run out, and has doubts looked up.
 
-It runs beside the work in every worker process. Any number of them may run: rows are claimed in the ledger.
+It also has the months ahead of the send log made. It runs beside the work in every worker process. Any number of
+them may run: rows are claimed in the ledger.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from notifygate import metrics
 from notifygate.broker import BULK_QUEUE, SERVICE_QUEUE, WorkQueue
 from notifygate.errors import BrokerError, NotifygateError
 from notifygate.failpoints import FailPoint, reach
-from notifygate.ledger import messages
+from notifygate.ledger import messages, partitions
 from notifygate.ledger.database import Ledger
 
 logger = logging.getLogger(__name__)
@@ -47,6 +48,8 @@ class Scheduler:
         self._stopped = threading.Event()
         # A look-up may wait long for its provider, and must keep no sweep waiting.
         works = {"notifygate-sweeps": self.sweep, _LOOK_UPS: look_up, "notifygate-marks": mark}
+        if ledger.dialect == "postgresql":
+            works["notifygate-months"] = partitions.MonthsAhead(ledger, clock).make
         self._threads = [
             threading.Thread(target=self._repeat, args=[work], name=name, daemon=True)
             for name, work in works.items()

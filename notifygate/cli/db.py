@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import getpass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,13 +13,25 @@ import typer
 
 from notifygate.cli import output
 from notifygate.cli.options import ConfigPath, Json, instant
-from notifygate.cli.output import CommandError
+from notifygate.cli.output import Column, CommandError
 
 if TYPE_CHECKING:
     from notifygate.config import GatewaySettings
+    from notifygate.ledger.database import Ledger
+    from notifygate.ledger.partitions import Dropped, Partition
+
+
+def _month(text: str) -> datetime:
+    from notifygate.ledger import partitions
+
+    try:
+        return partitions.parse_month(text)
+    except partitions.MonthError as error:
+        raise typer.BadParameter(str(error)) from error
+
 
 app = typer.Typer(
-    help="Look at the version of the ledger's tables, bring them up to date, or make a restored ledger safe.",
+    help="Look at the ledger's tables, bring them up to date, drop old months, or make a restored ledger safe.",
     no_args_is_help=True,
 )
 
@@ -54,8 +69,9 @@ def current(config: ConfigPath = None, json: Json = False) -> None:
 
 @app.command("upgrade")
 def upgrade(config: ConfigPath = None, json: Json = False) -> None:
-    """Bring the ledger's tables up to date; nothing happens where they are."""
+    """Bring the ledger's tables up to date, with the months ahead of its send log; nothing happens where they are."""
     from notifygate.config import load
+    from notifygate.ledger import partitions
     from notifygate.ledger.database import Ledger
 
     settings = load(config).settings.gateway
@@ -63,10 +79,15 @@ def upgrade(config: ConfigPath = None, json: Json = False) -> None:
     try:
         before = ledger.version()
         after = ledger.upgrade()
+        made = partitions.make_ahead(ledger, datetime.now(UTC))
     finally:
         ledger.close()
     if json:
-        output.json_line({"ledger": settings.ledger_shown, "before": before, "version": after})
+        output.json_line(
+            {"ledger": settings.ledger_shown, "before": before, "version": after, "months_made": made}
+        )
+    elif before == after and made:
+        output.say(f"{settings.ledger_shown}: version {after} already; made {', '.join(made)}")
     elif before == after:
         output.say(f"{settings.ledger_shown}: version {after} already; nothing to do")
     else:
@@ -123,6 +144,151 @@ def restored(
         output.say(f"{messages} would be put in doubt; nothing was changed")
     else:
         output.say(f"{messages}: now in doubt. See 'notifygate doubt list'. Workers may start.")
+
+
+@app.command("partitions")
+def show_partitions(config: ConfigPath = None, json: Json = False) -> None:
+    """List the months that the send log is kept in, with their rows and sizes; PostgreSQL only."""
+    from notifygate.config import load
+    from notifygate.ledger import partitions
+
+    settings = load(config).settings.gateway
+    if _is_one_table(settings):
+        if not json:
+            output.say(f"{settings.ledger_shown}: SQLite keeps the send log in one table, without months")
+        return
+    with _ledger_with_tables(settings) as ledger, ledger.read() as conn:
+        parts = partitions.of_ledger(conn)
+    if json:
+        for part in parts:
+            output.json_line(
+                {
+                    "partition": part.name,
+                    "since": output.instant(part.since) or None,
+                    "until": output.instant(part.until) or None,
+                    "rows": part.rows,
+                    "is_estimate": part.is_estimate,
+                    "bytes": part.size_bytes,
+                }
+            )
+        return
+    columns = [Column("dated"), Column("partition", whole=True), Column("rows"), Column("size", whole=True)]
+    output.table(
+        columns,
+        [
+            (_dates(part), part.name, f"{'about ' * part.is_estimate}{part.rows}", _size(part.size_bytes))
+            for part in parts
+        ],
+    )
+
+
+@app.command(
+    "drop-before",
+    epilog="[bold]Examples[/bold]\n"
+    "  notifygate db drop-before 2025-01 --dry-run\n"
+    "  notifygate db drop-before 2025-01 --yes",
+)
+def drop_before(
+    month: Annotated[
+        datetime,
+        typer.Argument(
+            metavar="MONTH", parser=_month, show_default=False, help="The first month that is kept: 2025-01"
+        ),
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be dropped.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    config: ConfigPath = None,
+    json: Json = False,
+) -> None:
+    """Drop the whole months of the send log that lie before one, for good; PostgreSQL only.
+
+    The send log itself says which were dropped. Messages, consent and what caps count are in other tables, and stay.
+    """
+    from notifygate.config import load
+    from notifygate.ledger import partitions
+
+    now = datetime.now(UTC)
+    partitions.check_begun(month, now)
+    settings = load(config).settings.gateway
+    if _is_one_table(settings):
+        raise CommandError("months can be dropped on PostgreSQL only: SQLite keeps the send log in one table")
+    with _ledger_with_tables(settings) as ledger:
+        with ledger.read() as conn:
+            found = partitions.older_than(conn, month)
+            reaching = [part for part in partitions.of_ledger(conn) if _is_cut(part, month)]
+        if found and not dry_run:
+            _make_sure(found, is_agreed=yes)
+            actor = getpass.getuser().partition("@")[0]  # no address belongs in the send log
+            found = partitions.drop_before(ledger, month, now, actor=actor)
+    if json:
+        for dropped in found:
+            output.json_line(dropped.to_json() | {"dry_run": dry_run})
+        return
+    for part in reaching:
+        output.complain(f"{part.name} stays: it goes only as a whole, once all of it is older", prefix="")
+    if not found:
+        output.say(f"no month before {month:%Y-%m} is there; nothing was dropped")
+        return
+    for dropped in found:
+        output.say(f"{'would drop' if dry_run else 'dropped'} {dropped.name}: {_rows(dropped.rows)}")
+    if dry_run:
+        output.say("nothing was changed")
+
+
+def _make_sure(found: list[Dropped], *, is_agreed: bool) -> None:
+    """Ask whoever is at the terminal; where nobody is, insist on `--yes`."""
+    if is_agreed:
+        return
+    if not output.is_terminal():
+        raise CommandError("dropping is for good: say --yes, or look with --dry-run first")
+    names = ", ".join(part.name for part in found)
+    rows = _rows(sum(part.rows for part in found))
+    if not typer.confirm(f"Drop {names} with {rows}, for good?"):
+        raise typer.Exit(1)
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'' if count == 1 else 's'}"
+
+
+def _is_cut(part: Partition, month: datetime) -> bool:
+    """Whether a part would have to be cut in two to keep what is not older than a month."""
+    return part.rows > 0 and part.since is None and part.until is not None and not part.lies_before(month)
+
+
+def _dates(part: Partition) -> str:
+    if part.until is None:
+        return "otherwise"
+    return f"before {part.until:%Y-%m}" if part.since is None else f"{part.since:%Y-%m}"
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 2**20:.1f} MiB"
+
+
+def _is_one_table(settings: GatewaySettings) -> bool:
+    from sqlalchemy.engine import make_url
+
+    return make_url(settings.ledger).get_backend_name() == "sqlite"
+
+
+@contextmanager
+def _ledger_with_tables(settings: GatewaySettings) -> Iterator[Ledger]:
+    """The ledger, closed at the end. Raises `CommandError` where it has no tables, or not those that we know."""
+    from notifygate.ledger.database import HEAD, Ledger
+
+    ledger = Ledger(settings.ledger)
+    try:
+        version = ledger.version()
+        if version is None:
+            raise CommandError(f"{settings.ledger_shown}: no tables yet; they are made at first use")
+        if not ledger.is_usable():
+            raise CommandError(
+                f"{settings.ledger_shown}: version {version}; wanted is {HEAD}: run 'notifygate db upgrade'"
+            )
+        yield ledger
+    finally:
+        ledger.close()
 
 
 def ledger_is_missing(settings: GatewaySettings) -> bool:

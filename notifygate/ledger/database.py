@@ -23,7 +23,7 @@ from notifygate.errors import LedgerError
 from notifygate.fingerprint import Fingerprints
 from notifygate.ledger import rows, schema
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest migration: what this version of the code reads and writes."""
 
 T = TypeVar("T")

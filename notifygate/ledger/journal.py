@@ -12,7 +12,7 @@ import orjson
 import sqlalchemy as sa
 
 from notifygate.ledger import rows
-from notifygate.ledger.schema import ledger, policies
+from notifygate.ledger.schema import NO_STEP_SQL, ledger, messages, policies
 from notifygate.policy import Policy
 
 
@@ -24,6 +24,7 @@ class Kind(StrEnum):
     ATTEMPT = "attempt"
     RESOLUTION = "resolution"
     RESTORED = "restored"
+    DROPPED = "dropped"
     CANCELLED = "cancelled"
     CONSENT = "consent"
     SUPPRESSION = "suppression"
@@ -124,22 +125,47 @@ def search(
     kind, message_id, merchant, purpose, channel, outcome, reason and policy. `after_position` is the position
     of the last row already seen.
     """
-    query = sa.select(ledger).order_by(ledger.c.position.desc()).limit(limit)
-    if contact_point_ids is not None:
-        query = query.where(rows.is_among(ledger.c.contact_point_id, contact_point_ids))
+    conditions = [ledger.c[name] == value for name, value in equal.items() if value is not None]
     if purchase_id is not None:
-        query = query.where(ledger.c.purchase_id == purchase_id)
+        conditions.append(ledger.c.purchase_id == purchase_id)
     if since is not None:
-        query = query.where(ledger.c.at >= since)
+        conditions.append(ledger.c.at >= since)
     if until is not None:
-        query = query.where(ledger.c.at < until)
+        conditions.append(ledger.c.at < until)
     if after_position is not None:
-        query = query.where(ledger.c.position < after_position)
-    for name, value in equal.items():
-        if value is not None:
-            query = query.where(ledger.c[name] == value)
+        conditions.append(ledger.c.position < after_position)
+    if contact_point_ids is None:
+        query = sa.select(ledger).where(*conditions).order_by(ledger.c.position.desc()).limit(limit)
+    else:
+        both = _of_contact_points(conn, contact_point_ids, conditions)
+        query = sa.select(both).order_by(both.c.position.desc()).limit(limit)
     for row in conn.execute(query):
         yield _from_columns(row)
+
+
+def read_body(text: str) -> dict[str, Any]:
+    """The body of a row, as the database has it."""
+    found: dict[str, Any] = orjson.loads(text)
+    return found
+
+
+def _of_contact_points(
+    conn: sa.Connection, contact_point_ids: Sequence[str], conditions: Sequence[sa.ColumnElement[bool]]
+) -> sa.Subquery:
+    """The rows about some contact points: decisions and attempts by their messages, all others by an index."""
+    is_theirs = rows.is_among(ledger.c.contact_point_id, contact_point_ids)
+    is_no_step, is_step = sa.text(NO_STEP_SQL), sa.text(f"NOT ({NO_STEP_SQL})")
+    # In both tables: the month that held a message's submission may have been dropped.
+    found = sa.union(
+        sa.select(messages.c.message_id).where(rows.is_among(messages.c.contact_point_id, contact_point_ids)),
+        sa.select(ledger.c.message_id).where(is_theirs, is_no_step, ledger.c.message_id.is_not(None)),
+    )
+    message_ids = list(conn.execute(found).scalars())
+    is_of_a_message = rows.is_among(ledger.c.message_id, message_ids)
+    return sa.union_all(
+        sa.select(ledger).where(is_theirs, is_no_step, *conditions),
+        sa.select(ledger).where(is_theirs, is_step, is_of_a_message, *conditions),
+    ).subquery()
 
 
 def _to_columns(row: Row) -> dict[str, Any]:
@@ -151,4 +177,4 @@ def _to_columns(row: Row) -> dict[str, Any]:
 
 def _from_columns(row: sa.Row[Any]) -> Row:
     columns = dict(row._mapping)
-    return Row(**columns | {"kind": Kind(columns["kind"]), "body": orjson.loads(columns["body"])})
+    return Row(**columns | {"kind": Kind(columns["kind"]), "body": read_body(columns["body"])})

@@ -56,6 +56,10 @@ SERVICE_SQL = "purpose_class = 'service'"
 IN_DOUBT_SQL = "status = 'in_doubt'"
 HELD_SQL = "state = 'held'"
 COUNTED_SQL = "state IN ('held', 'accepted', 'in_doubt')"
+# Every message has a row in `messages`, so its decisions and attempts need not be found by contact point.
+NO_STEP_SQL = "kind NOT IN ('decision', 'attempt')"
+ABOUT_A_PURCHASE_SQL = "purchase_id IS NOT NULL"
+NAMES_A_PURCHASE_SQL = "purchase_name_id IS NOT NULL"
 
 WORKS_WITH = "schema_works_with"
 """The key that holds two schema versions: the ledger's own, and the oldest that a code may know and work with it."""
@@ -213,7 +217,7 @@ messages = sa.Table(
     sa.Column("dedupe_key", sa.Text, nullable=False),
     sa.Column("idempotency_key", sa.Text),
     sa.Column("request_fingerprint", sa.Text, nullable=False),
-    sa.Column("purchase_name_id", sa.Text, sa.ForeignKey("purchase_names.name_id"), index=True),
+    sa.Column("purchase_name_id", sa.Text, sa.ForeignKey("purchase_names.name_id")),
     sa.Column("timezone", sa.Text),
     sa.Column("language", sa.Text),
     sa.Column("metadata", sa.Text, nullable=False),  # a JSON object
@@ -231,8 +235,15 @@ messages = sa.Table(
     sa.UniqueConstraint("merchant", "idempotency_key"),
 )
 sa.Index(
+    "ix_messages_purchase_name_id",
+    messages.c.purchase_name_id,
+    sqlite_where=sa.text(NAMES_A_PURCHASE_SQL),
+    postgresql_where=sa.text(NAMES_A_PURCHASE_SQL),
+)
+sa.Index(
     "ix_messages_due",
     messages.c.due_at,
+    messages.c.message_id,
     sqlite_where=sa.text(WAITING_SQL),
     postgresql_where=sa.text(WAITING_SQL),
 )
@@ -316,6 +327,7 @@ asks = sa.Table(
 )
 
 # The send log. Rows are only ever added: triggers refuse anything else, on both databases.
+# On PostgreSQL it is partitioned by months of `at` (see `partitions`), so that its primary key is (position, at).
 ledger = sa.Table(
     "ledger",
     metadata,
@@ -339,8 +351,18 @@ ledger = sa.Table(
     sa.Column("body", sa.Text, nullable=False),  # a JSON object
 )
 sa.Index("ix_ledger_message_id", ledger.c.message_id)
-sa.Index("ix_ledger_contact_point_id", ledger.c.contact_point_id)
-sa.Index("ix_ledger_purchase_id", ledger.c.purchase_id)
+sa.Index(
+    "ix_ledger_contact_point_id",
+    ledger.c.contact_point_id,
+    sqlite_where=sa.text(NO_STEP_SQL),
+    postgresql_where=sa.text(NO_STEP_SQL),
+)
+sa.Index(
+    "ix_ledger_purchase_id",
+    ledger.c.purchase_id,
+    sqlite_where=sa.text(ABOUT_A_PURCHASE_SQL),
+    postgresql_where=sa.text(ABOUT_A_PURCHASE_SQL),
+)
 
 APPEND_ONLY = ("ledger", "policies", "consent_events")
 """The tables whose rows are never changed or removed."""

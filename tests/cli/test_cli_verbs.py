@@ -74,7 +74,7 @@ def test_help_and_version(run: Run) -> None:
         *("init", "check", "doctor", "up", "worker", "submit", "drain", "explain", "cancel"),
         *("consent grant", "consent withdraw", "consent object", "consent show", "suppress add"),
         *("suppress remove", "suppress list", "person show", "person link", "person unlink"),
-        *("log search", "log show", "db upgrade", "db current"),
+        *("log search", "log show", "db upgrade", "db current", "db partitions", "db drop-before"),
     ],
 )
 def test_every_verb_has_help_and_takes_a_config(run: Run, verb: str) -> None:

@@ -170,7 +170,7 @@ class TestTheMark:
             if engine.dialect.name == "sqlite":
                 conn.execute(sa.text("DROP TRIGGER ledger_no_delete"))
             else:
-                conn.execute(sa.text("ALTER TABLE ledger DISABLE TRIGGER ledger_append_only"))
+                conn.execute(sa.text("ALTER TABLE ledger DISABLE TRIGGER USER"))
             newest = "SELECT max(position) FROM ledger"
             conn.execute(sa.text(f"DELETE FROM ledger WHERE position = ({newest})"))
 
