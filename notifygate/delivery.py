@@ -10,6 +10,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -286,7 +287,7 @@ class Delivery:
         held = messages.hold_attempts(conn, [one.attempt_id for one in ended])
         attempts, statuses, released, entries = [], [], [], []
         for one in ended:
-            state, is_open = held[one.attempt_id]
+            state, is_open = held.get(one.attempt_id, (None, False))
             if not is_open and state == one.outcome.result:
                 continue  # recorded before, by a commit whose answer was lost
             entries.append(_entry(one, now))
@@ -359,7 +360,15 @@ def _holds_all(text: str, names: Iterable[str]) -> bool:
 
 
 def _ended(reservation: Reservation, outcome: HandOffOutcome) -> Ended:
+    if not f"{outcome.detail}{outcome.provider_id or ''}".isprintable():
+        # What no database holds would keep the outcomes of the whole group from being recorded.
+        named = outcome.provider_id and _printable(outcome.provider_id)
+        outcome = replace(outcome, detail=_printable(outcome.detail), provider_id=named)
     return Ended(reservation.attempt_id, reservation.message, reservation.number, outcome)
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "\ufffd" for character in text)
 
 
 def _end(one: Ended, now: datetime, *, blocks: bool) -> dict[str, Any]:

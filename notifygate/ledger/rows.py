@@ -160,9 +160,12 @@ def _cursor(conn: sa.Connection, sql: str) -> Iterator[Any]:
     try:
         yield cursor
     except conn.dialect.loaded_dbapi.Error as error:
+        told = _without_values(error)
+        base = conn.dialect.loaded_dbapi.Error
+        # Not chained, for the same reason.
         raise sa.exc.DBAPIError.instance(
-            sql, None, error, conn.dialect.loaded_dbapi.Error, hide_parameters=True, dialect=conn.dialect
-        ) from error
+            sql, None, told, base, hide_parameters=True, dialect=conn.dialect
+        ) from None
     finally:
         cursor.close()
 
@@ -227,6 +230,12 @@ def _reader(table: sa.Table, names: tuple[str, ...]) -> _Read:
         return values
 
     return read
+
+
+def _without_values(error: Exception) -> Exception:
+    """The error without what PostgreSQL adds to its first line: the row at hand, with its address and text."""
+    first_line = getattr(getattr(error, "diag", None), "message_primary", None)
+    return error if first_line is None else type(error)(first_line)
 
 
 def _execute(conn: sa.Connection, sql: str, values: Sequence[Any]) -> None:

@@ -345,6 +345,20 @@ class TestADriverWithABug:
         assert sorted(statuses(gate, message_ids)) == ["queued", "queued", "sent"]
 
 
+class TestWhatNoDatabaseHolds:
+    def test_in_a_providers_words_keeps_no_outcome_of_the_group_from_being_recorded(
+        self, gate: Gateway
+    ) -> None:
+        odd = HandOffOutcome(result=Result.ACCEPTED, detail="ok\x00", provider_id="P\ud800-\x00-1")
+        install(gate, ScriptedChannel(ACCEPTED, odd, ACCEPTED))
+        message_ids = submit_all(gate, to_each(3))
+        gate.drain()
+
+        assert statuses(gate, message_ids) == [Status.SENT] * 3
+        provider_ids = {gate.explain(message_id).attempts[0].provider_id for message_id in message_ids}
+        assert "P\ufffd-\ufffd-1" in provider_ids
+
+
 class TestRealServers:
     def test_both_channels_of_one_batch_arrive(
         self, open_gate: OpenGate, servers: dict[str, object], smtp_server: MailSink, sms_sink: SmsSink

@@ -255,6 +255,29 @@ class TestErrors:
             link = link.__cause__
         assert secrets_in(causes) == []
 
+    @pytest.mark.parametrize("databases", ["postgresql"], indirect=True)
+    def test_of_the_database_hold_no_row_that_was_being_inserted(
+        self, gate: Gateway, ledger_url: str
+    ) -> None:
+        """PostgreSQL tells the whole row where a COPY ends early, as on a full disk or a lock that takes too long."""
+        with plain_engine(ledger_url) as engine, engine.begin() as conn:
+            conn.execute(
+                sa.text(
+                    "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS "
+                    "$$ BEGIN RAISE EXCEPTION 'no room' USING ERRCODE = 'disk_full'; END $$"
+                )
+            )
+            conn.execute(
+                sa.text(
+                    "CREATE TRIGGER no_room BEFORE INSERT ON messages FOR EACH ROW EXECUTE FUNCTION no_room()"
+                )
+            )
+
+        with pytest.raises(NotifygateError, match="53100") as raised:
+            gate.submit(email("order_update"))
+
+        assert secrets_in("".join(traceback.format_exception(raised.value))) == []
+
     def test_of_a_job_with_a_bug_hold_none_wherever_its_traceback_is_shown(self, gate: Gateway) -> None:
         """Dramatiq logs it, and what else is told of errors in workers shows all that it holds."""
         life = WorkerLife()
