@@ -17,8 +17,7 @@ from operator import itemgetter
 from typing import Any, Literal, Protocol
 
 import psycopg
-import sqlalchemy as sa
-from support.tables import plain_engine
+from support.tables import plain_engine, table_names
 
 from benchmarks.servers import Database, Stage, WrongResult
 from benchmarks.workload import DIGEST, MERCHANT, NEWSLETTER, address, newsletter
@@ -388,5 +387,5 @@ def _contents(database: Database) -> dict[str, list[Values]]:
     with plain_engine(database.url) as engine, engine.connect() as conn:
         return {
             name: [dict(row._mapping) for row in conn.exec_driver_sql(f'SELECT * FROM "{name}"')]
-            for name in sa.inspect(conn).get_table_names()
+            for name in table_names(conn)
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -97,12 +98,17 @@ def test_a_count_stops_where_it_would_become_a_burden(
     assert found.bulk.due <= 3
 
 
+_OF_WAITING = (
+    "ix_messages_(due|sweep)"  # all that wait are due, so that neither has to read more than the other
+)
+
+
 @pytest.mark.parametrize(
     ("query", "index"),
     [
         (gauges.service_due(A_MONDAY_MORNING), "ix_messages_sweep_service"),
-        (gauges.bulk_due(A_MONDAY_MORNING), "ix_messages_due"),
-        (gauges.deferred(A_MONDAY_MORNING), "ix_messages_due"),
+        (gauges.bulk_due(A_MONDAY_MORNING), _OF_WAITING),
+        (gauges.deferred(A_MONDAY_MORNING), _OF_WAITING),
         (gauges.in_doubt(), "ix_messages_in_doubt"),
         (gauges.held(), "ix_reservations_lease"),
     ],
@@ -119,7 +125,7 @@ def test_no_gauge_reads_a_whole_table(
     with ledger.read() as conn:
         plan = "\n".join(str(tuple(row)[-1]) for row in conn.execute(sa.text(f"{explain} {text}")))
 
-    assert index in plan
+    assert re.search(index, plan)
     assert "Seq Scan" not in plan
     assert not any(
         line.startswith("SCAN") and "INDEX" not in line and "anon" not in line for line in plan.split("\n")

@@ -18,6 +18,7 @@ from stateful.model import Answer, Model, Permission
 from support import config as configs
 from support.clock import A_MONDAY_MORNING, SimulatedClock
 from support.databases import migrate
+from support.tables import table_names
 
 from notifygate import Gateway, config, ids
 from notifygate.address import Channel
@@ -104,7 +105,7 @@ class PostgresStorage:
         _prepare(url, folder)
         self._admin = sa.create_engine(url, poolclass=sa.NullPool)
         with self._admin.begin() as conn:
-            tables = sa.inspect(conn).get_table_names()
+            tables = table_names(conn)
             conn.execute(sa.text("CREATE SCHEMA kept"))
             for name in tables:
                 conn.execute(sa.text(f"CREATE TABLE kept.{name} AS TABLE public.{name}"))

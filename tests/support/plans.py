@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
-from notifygate.ledger import schema
+from notifygate.ledger import rows, schema
 from support.tables import plain_engine
 
 _PLANNED = ("SELECT", "UPDATE", "DELETE", "WITH")
@@ -33,15 +34,41 @@ def recorded(engine: sa.Engine) -> Iterator[Statements]:
     """Yield the statements with a plan that an engine executes in the block."""
     seen: Statements = {}
 
-    def record(conn: sa.Connection, cursor: Any, sql: str, parameters: Any, context: Any, many: bool) -> None:
+    def note(sql: str, parameters: Any) -> None:
         if sql.lstrip().upper().startswith(_PLANNED):
-            seen.setdefault(sql, parameters[0] if many else parameters)
+            seen.setdefault(sql, tuple(parameters) if isinstance(parameters, list) else parameters)
 
+    def record(conn: sa.Connection, cursor: Any, sql: str, parameters: Any, context: Any, many: bool) -> None:
+        note(sql, parameters[0] if many else parameters)
+
+    class Recording:
+        """The driver's own cursor, which the ledger uses for what it does most."""
+
+        def __init__(self, cursor: Any) -> None:
+            self._cursor = cursor
+
+        def execute(self, sql: str, parameters: Any) -> Any:
+            note(sql, parameters)
+            return self._cursor.execute(sql, parameters)
+
+        def executemany(self, sql: str, parameters: Any) -> Any:
+            note(sql, parameters[0])
+            return self._cursor.executemany(sql, parameters)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._cursor, name)
+
+    @contextmanager
+    def recording(conn: sa.Connection, sql: str) -> Iterator[Recording]:
+        with plain(conn, sql) as cursor:
+            yield Recording(cursor)
+
+    plain = rows._cursor
     sa.event.listen(engine, "before_cursor_execute", record)
-    try:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(rows, "_cursor", recording)
         yield seen
-    finally:
-        sa.event.remove(engine, "before_cursor_execute", record)
+    sa.event.remove(engine, "before_cursor_execute", record)
 
 
 def scans(url: str, statements: Statements) -> list[str]:
