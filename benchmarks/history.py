@@ -353,6 +353,7 @@ def _writing_postgresql(connection: Any) -> Iterator[Writer]:
     named = (
         "SELECT c.relname, pg_get_indexdef(i.indexrelid) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
         " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = current_schema()"
+        " AND NOT c.relispartition"
         " AND NOT EXISTS (SELECT 1 FROM pg_constraint k WHERE k.conindid = i.indexrelid) ORDER BY 1"
     )
     cursor: psycopg.Cursor[Any] = connection.cursor()
@@ -371,7 +372,9 @@ def _writing_postgresql(connection: Any) -> Iterator[Writer]:
     yield writer
     writer.flush()
     for _, definition in indexes:
-        cursor.execute(definition)
+        cursor.execute(
+            definition.replace(" ON ONLY ", " ON ", 1)
+        )  # of a table in parts: with those of its parts
     if cursor.execute(named).fetchall() != indexes:
         raise WrongResult("the indexes are not what they were")
     connection.commit()
