@@ -74,7 +74,7 @@ class Delivery:
         self._config = config
         self._drivers = drivers
         self._clock = clock
-        self._together = Together(self._record_all, at_most=_TOGETHER)
+        self._together = Together(self._record_all, then=self._tell_all, at_most=_TOGETHER)
         self.rests = Rests(clock)
 
     def deliver(self, reservations: Sequence[Reservation]) -> list[Ended]:
@@ -96,7 +96,8 @@ class Delivery:
         ended: list[Ended] = []
         for channel in sorted({reservation.message.channel for reservation in possible}):
             batch = [one for one in possible if one.message.channel is channel]
-            recorded_at = time.monotonic()
+            self.record(ended)  # of the channel before: this one may be slow
+            ended, recorded_at = [], time.monotonic()
             for one in self._hand_off(self._drivers[channel], batch, orders):
                 ended.append(one)
                 is_time = time.monotonic() - recorded_at > _RECORD_AFTER_S
@@ -268,9 +269,11 @@ class Delivery:
         """Record the outcomes that several threads have, in one transaction."""
         ended = [one for group in groups for one in group]
 
-        self._ledger.transact(lambda conn: self.write(conn, ended))
-        self.tell(ended)
+        self._ledger.transact(lambda conn: self.write(conn, ended), hurries=len(groups) > 1)
         return [None] * len(groups)
+
+    def _tell_all(self, groups: Sequence[Sequence[Ended]], recorded: Sequence[None]) -> None:
+        self.tell([one for group in groups for one in group])
 
     def write(self, conn: sa.Connection, ended: Sequence[Ended]) -> None:
         """Write outcomes in the transaction at hand. Once that is committed, `tell` must be called."""

@@ -80,6 +80,10 @@ class LedgerError(NotifygateError):
     """The ledger cannot be reached, has the wrong schema, or refused a write."""
 
 
+class LedgerUnreachable(LedgerError):
+    """The ledger's database does not answer, or takes nothing at all: nothing is wrong with what was asked of it."""
+
+
 class BrokerError(NotifygateError):
     """The queue is not usable: a wrong URL, a missing extra, a server that does not start."""
 

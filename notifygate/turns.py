@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -31,6 +32,13 @@ class _Turn:
         return len(self.ended) + len(self.message_ids)
 
 
+class _Taken(NamedTuple):
+    """What was decided, and how long that took together with the turns it shared its transaction with."""
+
+    decided: Decided
+    took_s: float
+
+
 class Turns:
     """Records and decides. Safe to share between threads."""
 
@@ -39,8 +47,8 @@ class Turns:
         self._gate = gate
         self._delivery = delivery
         # Two, so that a login code waits for no campaign: it shares its transaction with other service messages only.
-        self._urgent = Together(self._take_all, at_most=_AT_ONCE)
-        self._other = Together(self._take_all, at_most=_AT_ONCE)
+        self._urgent = Together(self._take_all, then=self._tell, at_most=_AT_ONCE)
+        self._other = Together(self._take_all, then=self._tell, at_most=_AT_ONCE)
 
     def take(
         self,
@@ -64,27 +72,40 @@ class Turns:
             return Decided()
         try:
             if without or one_of:
-                return self._take(turn, without, one_of)
-            return self._urgent(turn) if is_urgent else self._other(turn)
+                taken = self._take(turn, without, one_of)
+                self._tell([turn], [taken])
+            else:
+                taken = (self._urgent if is_urgent else self._other)(turn)
         except Exception:
             if not ended:
                 raise
+        else:
+            return taken.decided
         # Whatever keeps messages from being decided, what was handed over must not end as a doubt.
         self._delivery.record(ended)
         return self.take((), message_ids, is_urgent=is_urgent, without=without, one_of=one_of)
 
-    def _take_all(self, turns: Sequence[_Turn]) -> list[Decided]:
+    def _take_all(self, turns: Sequence[_Turn]) -> list[_Taken]:
         if len(turns) == 1:
             return [self._take(turns[0])]
         whole = _Turn(
             ended=[one for turn in turns for one in turn.ended],
             message_ids=[message_id for turn in turns for message_id in turn.message_ids],
         )
-        return self._take(whole).split([turn.message_ids for turn in turns])
+        taken = self._take(whole, is_shared=True)
+        return [
+            _Taken(decided, taken.took_s)
+            for decided in taken.decided.split([turn.message_ids for turn in turns])
+        ]
 
     def _take(
-        self, turn: _Turn, without: Collection[Channel] = (), one_of: Collection[Channel] = ()
-    ) -> Decided:
+        self,
+        turn: _Turn,
+        without: Collection[Channel] = (),
+        one_of: Collection[Channel] = (),
+        *,
+        is_shared: bool = False,
+    ) -> _Taken:
         began_at = time.monotonic()
 
         def work(conn: sa.Connection) -> Decided:
@@ -96,8 +117,16 @@ class Turns:
                 return Decided()
             return self._gate.decide(conn, turn.message_ids, without=without, one_of=one_of)
 
-        decided = self._ledger.transact(work)
-        if turn.ended:
-            self._delivery.tell(turn.ended)
-        self._gate.tell(decided, time.monotonic() - began_at)
-        return decided
+        # Neither other threads' messages nor outcomes may wait for what keeps one message from being decided.
+        decided = self._ledger.transact(work, hurries=is_shared or bool(turn.ended))
+        return _Taken(decided, time.monotonic() - began_at)
+
+    def _tell(self, turns: Sequence[_Turn], taken: Sequence[_Taken]) -> None:
+        """Count and log what was committed in one transaction."""
+        if ended := [one for turn in turns for one in turn.ended]:
+            self._delivery.tell(ended)
+        decided = Decided(
+            decisions=tuple(pair for one in taken for pair in one.decided.decisions),
+            reservations=tuple(reservation for one in taken for reservation in one.decided.reservations),
+        )
+        self._gate.tell(decided, taken[0].took_s)

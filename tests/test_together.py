@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
 from notifygate import LedgerError, NotifygateError
 from notifygate import together as sharing
+from notifygate.errors import LedgerUnreachable
 from notifygate.together import Together
 
 Loads = Sequence[Sequence[int]]
@@ -89,13 +93,58 @@ def test_a_load_at_fault_keeps_no_other_from_being_done() -> None:
     ]
 
 
-def test_a_ledger_that_is_down_is_asked_once_for_all() -> None:
-    double = Doubling(lambda loads: LedgerError("down"))
+def test_a_ledger_that_cannot_be_reached_is_asked_once_for_all() -> None:
+    double = Doubling(lambda loads: LedgerUnreachable("down"))
 
     got = call_at_once(Together(double, at_most=100), [[number] for number in range(10)])
 
-    assert all(isinstance(result, LedgerError) for result in got)
+    assert all(isinstance(result, LedgerUnreachable) for result in got)
     assert len(double.given) < 10
+
+
+def test_a_fault_of_what_one_asked_of_the_ledger_is_no_other_threads() -> None:
+    together = Together(
+        Doubling(lambda loads: LedgerError("a lock") if any(7 in load for load in loads) else None),
+        at_most=100,
+    )
+
+    got = call_at_once(together, [[number] for number in range(10)])
+
+    assert [number for number, result in enumerate(got) if isinstance(result, LedgerError)] == [7]
+
+
+def test_what_is_done_is_not_done_again_whatever_comes_after_it() -> None:
+    double = Doubling()
+
+    def broken(loads: object, results: object) -> None:
+        raise ValueError("after it was done")
+
+    got = call_at_once(Together(double, then=broken, at_most=100), [[number] for number in range(6)])
+
+    assert all(isinstance(result, ValueError) for result in got)
+    assert sorted(load[0] for group in double.given for load in group) == list(range(6))
+
+
+def test_a_forked_process_waits_for_none_of_its_parents_threads() -> None:
+    is_at_work, may_end = threading.Event(), threading.Event()
+
+    def wait(loads: Loads) -> list[None]:
+        is_at_work.set()
+        may_end.wait()
+        return [None for _ in loads]
+
+    together: Together[Sequence[int], None] = Together(wait, at_most=100)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(together, [1])
+        is_at_work.wait()
+        if (child := os.fork()) == 0:
+            signal.alarm(20)
+            together._do = lambda loads: [None for _ in loads]
+            together([2])
+            os._exit(0)
+        may_end.set()
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_thread_that_is_ended_leaves_no_other_waiting_and_says_that_nothing_is_known() -> None:
@@ -135,18 +184,25 @@ def test_threads_that_come_back_again_and_again_are_mostly_served_together(threa
     assert len(double.given) <= 20
 
 
-def test_a_thread_that_is_ended_while_it_waits_takes_no_lead_along(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("when", [["before"], ["after"], [None, "after"]])
+def test_a_thread_that_is_ended_while_it_waits_takes_no_lead_along(
+    monkeypatch: pytest.MonkeyPatch, when: list[str | None]
+) -> None:
     together = Together(Doubling(), at_most=100)
-    gather, ends = together._next_group, iter([KeyboardInterrupt()])
+    gather, ends = together._gather, iter(when)
 
-    def ended_once() -> object:
-        if (end := next(ends, None)) is not None:
-            raise end
-        return gather()
+    def ended_once(call: Any) -> None:
+        end = next(ends, None)
+        if end == "before":
+            raise KeyboardInterrupt
+        gather(call)
+        if end == "after":
+            raise KeyboardInterrupt
 
-    monkeypatch.setattr(together, "_next_group", ended_once)
+    monkeypatch.setattr(together, "_gather", ended_once)
 
     got = call_at_once(together, [[number] for number in range(6)])
 
     assert sum(isinstance(result, KeyboardInterrupt) for result in got) == 1
-    assert sum(isinstance(result, list) for result in got) == 5
+    assert sum(isinstance(result, list | NotifygateError) for result in got) == 5
+    assert together([21]) == [42]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -43,7 +43,7 @@ class Gateway:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._accept = Together(self._accept_all, at_most=_SUBMIT_BATCH)
+        self._accept = Together(self._accept_all, then=self._enqueue_all, at_most=_SUBMIT_BATCH)
         self.consent = ConsentBook(runtime)
         self.suppressions = Suppressions(runtime)
         self.people = People(runtime)
@@ -208,32 +208,37 @@ class Gateway:
 
     def _accept_all(self, batches: Sequence[Sequence[Prepared]]) -> list[list[Receipt]]:
         """Insert the messages of several threads in one transaction; return the receipts of each thread."""
-        receipts = iter(self._insert([one for batch in batches for one in batch]))
-        return [list(islice(receipts, len(batch))) for batch in batches]
-
-    def _insert(self, prepared: Sequence[Prepared]) -> list[Receipt]:
         runtime = self._runtime
         fingerprints = runtime.ledger.fingerprints
-        receipts = runtime.ledger.transact(
-            lambda conn: intake.accept(
-                conn,
-                prepared,
-                fingerprints,
-                runtime.clock(),
-                queue_within=runtime.config.settings.delivery.requeue_after,
+        together = [one for batch in batches for one in batch]
+        receipts = iter(
+            runtime.ledger.transact(
+                lambda conn: intake.accept(
+                    conn,
+                    together,
+                    fingerprints,
+                    runtime.clock(),
+                    queue_within=runtime.config.settings.delivery.requeue_after,
+                ),
+                hurries=len(batches) > 1,
             )
         )
+        return [list(islice(receipts, len(batch))) for batch in batches]
+
+    def _enqueue_all(
+        self, batches: Sequence[Sequence[Prepared]], receipts: Sequence[Sequence[Receipt]]
+    ) -> None:
+        """Put what was inserted on the queue."""
         reach(FailPoint.SUBMIT_COMMITTED)
-        now = runtime.clock()
-        runtime.enqueue(
+        now = self._runtime.clock()
+        self._runtime.enqueue(
             [
                 (receipt.message_id, one.purpose_class)
-                for one, receipt in zip(prepared, receipts, strict=True)
+                for one, receipt in zip(chain(*batches), chain(*receipts), strict=True)
                 if not receipt.duplicate and not (one.message.send_after and one.message.send_after > now)
             ]
         )
         reach(FailPoint.SUBMIT_QUEUED)
-        return receipts
 
 
 def _checked(clock: Callable[[], datetime]) -> Callable[[], datetime]:

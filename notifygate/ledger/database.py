@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import make_url
 
-from notifygate.errors import LedgerError
+from notifygate.errors import LedgerError, LedgerUnreachable
 from notifygate.fingerprint import Fingerprints
 from notifygate.ledger import rows, schema
 
@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 _TRIES = 20
 _BUSY_TIMEOUT_MS = 60_000
+_HURRIES_MS = 300
 _BUSY_AGAIN_AFTER_S = (0.0005, 0.0015)
 _HAD_TO_WAIT = "notifygate_had_to_wait"
 _LONG_S = 0.005
@@ -117,11 +118,20 @@ class Ledger:
         if now - began_at > _LONG_S and now - self._others_seen_at < _SEEN_LATELY_S:
             time.sleep(_MAKE_WAY_S)
 
-    def transact(self, work: Callable[[sa.Connection], T]) -> T:
+    def transact(self, work: Callable[[sa.Connection], T], *, hurries: bool = False) -> T:
         """Run `work` in a transaction that writes, and afresh where another one was in its way; return its result.
+
+        One that `hurries` waits for no lock for long: it is made of what can be done apart.
 
         Raises as `begin` does.
         """
+        if hurries and self.dialect == "postgresql":
+            patiently = work
+
+            def work(conn: sa.Connection) -> T:
+                conn.exec_driver_sql(f"SET LOCAL lock_timeout = {_HURRIES_MS}")
+                return patiently(conn)
+
         for attempt in range(_TRIES - 1):
             try:
                 with self.begin() as conn:
@@ -344,7 +354,8 @@ def _execute_patiently(connection: sqlite3.Connection, sql: str) -> bool:
         try:
             connection.execute(sql)
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
+            # The kinds of busy that there are (a log that is being recovered, say) differ in the bits above.
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
                 raise
             time.sleep(random.uniform(*_BUSY_AGAIN_AFTER_S))
             waited = True
@@ -367,9 +378,22 @@ def translated_errors() -> Iterator[None]:
         if state in ("40001", "40P01"):
             raise LedgerConflict("the transaction was undone in favour of another") from error
         kind = f"{type(error.orig).__name__}" + (f", SQLSTATE {state}" if state else "")
-        raise LedgerError(f"the ledger cannot be used ({kind}): {_hint(error)}") from error
+        raised = LedgerUnreachable if _concerns_everybody(error, state) else LedgerError
+        raise raised(f"the ledger cannot be used ({kind}): {_hint(error)}") from error
     except sa.exc.SQLAlchemyError as error:
         raise LedgerError(f"the ledger cannot be used ({type(error).__name__})") from error
+
+
+def _concerns_everybody(error: sa.exc.DBAPIError, state: str | None) -> bool:
+    """Whether it is the database that is at fault, and not what it was asked: then nobody else need ask as well.
+
+    The classes of SQLSTATE are those of a lost connection, a lack of room or memory, an operator's intervention and a
+    fault of the system (PostgreSQL's manual, appendix A). SQLite's errors have none, and where it is locked it is so
+    for all.
+    """
+    if not isinstance(error, sa.exc.OperationalError | sa.exc.InterfaceError):
+        return False
+    return state is None or state[:2] in ("08", "53", "57", "58")
 
 
 def _hint(error: sa.exc.DBAPIError) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-import orjson
 import sqlalchemy as sa
 
 from notifygate.address import Channel
@@ -570,6 +570,7 @@ def _stored(row: Sequence[Any]) -> StoredMessage:
     columns["purpose_class"] = PurposeClass(columns["purpose_class"])
     columns["channel"] = Channel(columns["channel"])
     columns["status"] = Status(columns["status"])
-    columns["metadata"] = orjson.loads(columns["metadata"])
+    metadata = columns["metadata"]
+    columns["metadata"] = json.loads(metadata) if metadata != "{}" else {}
     columns["zones"] = tuple(columns["zones"].split())
     return StoredMessage(**columns)

@@ -156,8 +156,9 @@ def _cursor(conn: sa.Connection, sql: str) -> Iterator[Any]:
     """The driver's own cursor, in the transaction of the connection, with the library's errors."""
     if not conn.in_transaction():
         conn.begin()  # as the library would: whoever submits in a transaction of their own may not have begun it
-    cursor = conn.connection.cursor()
+    cursor: Any = None
     try:
+        cursor = conn.connection.cursor()
         yield cursor
     except conn.dialect.loaded_dbapi.Error as error:
         told = _without_values(error)
@@ -167,7 +168,8 @@ def _cursor(conn: sa.Connection, sql: str) -> Iterator[Any]:
             sql, None, told, base, hide_parameters=True, dialect=conn.dialect
         ) from None
     finally:
-        cursor.close()
+        if cursor is not None:
+            cursor.close()
 
 
 def insert(conn: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:
@@ -179,7 +181,7 @@ def insert(conn: sa.Connection, table: sa.Table, rows: Sequence[Row]) -> None:
         return
     names = tuple(rows[0])
     read = _reader(table, names)
-    if conn.dialect.driver == "psycopg":
+    if conn.dialect.driver == "psycopg" and not conn.dialect.is_async:
         _copy(conn, _sql_of_copy(table, names), map(read, rows))
     elif conn.dialect.name == "postgresql":
         # Whoever submits in a transaction of their own may use another driver.
@@ -239,6 +241,9 @@ def _without_values(error: Exception) -> Exception:
 
 
 def _execute(conn: sa.Connection, sql: str, values: Sequence[Any]) -> None:
+    """Execute a statement of ours that names its one parameter `%s`, which not every driver does."""
+    if conn.dialect.paramstyle == "numeric_dollar":
+        sql = sql.replace("%s", "$1")
     with _cursor(conn, sql) as cursor:
         cursor.execute(sql, values)
 

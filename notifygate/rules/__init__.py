@@ -10,6 +10,8 @@ import json
 from collections.abc import Callable, Sequence
 from datetime import datetime
 
+import orjson
+
 from notifygate.decision import Decision, Finding, Reason
 from notifygate.policy import Policy
 from notifygate.rules import caps, consent, content, dedupe, expiry, quiet_hours, review_request, suppression
@@ -60,14 +62,23 @@ def _unknown(request: Request, policy: Policy) -> Finding | None:
     return None
 
 
+def _check_that_it_can_be_written_down(finding: Finding) -> None:
+    """Raise `ValueError` or `TypeError` where not: it would keep a whole batch from being decided."""
+    shown = finding.to_json()
+    json.dumps(shown, allow_nan=False)
+    if b"\\u0000" in orjson.dumps(
+        shown, option=orjson.OPT_SORT_KEYS
+    ):  # as it is written; no database takes NUL
+        raise ValueError("a finding holds a NUL character")
+
+
 def _run(
     name: str, rule: Rule, request: Request, snapshot: Snapshot, policy: Policy, now: datetime
 ) -> Finding:
     try:
         finding = rule(request, snapshot, policy, now).by(name)
         if rule not in _BUILT_IN:
-            # What cannot be written down would keep a whole batch from being decided.
-            json.dumps(finding.to_json(), ensure_ascii=False, allow_nan=False).encode()
+            _check_that_it_can_be_written_down(finding)
         if finding.until is not None and finding.until <= now:
             # It would be decided for ever.
             raise ValueError("until: must be later than now")

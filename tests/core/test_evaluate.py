@@ -530,3 +530,12 @@ def test_a_deferral_that_is_over_before_it_begins_denies(until: datetime) -> Non
     """It would otherwise be decided again at once, for ever."""
     decision = decided(says(Finding.defer(until, "later", "Later.")))
     assert (decision.outcome, decision.reasons) == (Outcome.DENY, ("rule_error",))
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [{"n": 2**64}, {"n": {1: 2}}, {"n": float("nan")}, {"n": "\x00"}, {"n": "\ud800"}, {"n": object()}],
+)
+def test_a_rule_whose_evidence_no_database_takes_denies(evidence: Any) -> None:
+    decision = decided(says(Finding.allow("fine", "Fine.", **evidence)))
+    assert (decision.outcome, decision.reasons) == (Outcome.DENY, ("rule_error",))

@@ -22,7 +22,7 @@ from support.tables import contents, plain_engine, row_counts
 
 import notifygate.ledger
 from notifygate import Gateway, LedgerError, Status
-from notifygate.ledger import schema
+from notifygate.ledger import database, schema
 from notifygate.ledger.database import HEAD, Ledger
 from notifygate.ledger.migrations import is_compared
 
@@ -249,6 +249,22 @@ with Gateway.open() as gate:
         ledger.close()
         lets_go.join()
         other.close()
+
+    def test_waits_while_another_process_recovers_the_file_after_a_crash(self) -> None:
+        class Recovering:
+            """A connection that is told three times what one is told while another reads the log of a dead process."""
+
+            def __init__(self) -> None:
+                self.left = 3
+
+            def execute(self, sql: str) -> None:
+                if self.left:
+                    self.left -= 1
+                    error = sqlite3.OperationalError("database is locked")
+                    error.sqlite_errorcode = sqlite3.SQLITE_BUSY_RECOVERY
+                    raise error
+
+        assert database._execute_patiently(Recovering(), "BEGIN IMMEDIATE")  # type: ignore[arg-type]  # as good as one
 
     def test_with_another_secret_than_it_was_begun_with_is_refused(
         self, config_file: ConfigFile, tmp_path: Path, ledger_url: str

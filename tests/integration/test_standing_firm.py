@@ -56,6 +56,19 @@ def test_outcomes_are_recorded_once_the_ledger_is_back(
     assert len(channel.taken) == 3
 
 
+def test_a_number_that_no_database_counts_to_is_handed_back_as_it_was(gate: Gateway) -> None:
+    metadata = {"large": 2**70, "huge": 10**400, "text": "\u2028"}
+    message_id = gate.submit(order_update(metadata=metadata)).message_id
+    other = gate.submit(order_update(text="Another.")).message_id
+
+    assert gate.drain() == 2
+    assert gate.status(message_id) is gate.status(other) is Status.SENT
+    with gate._runtime.ledger.read() as conn:
+        found = messages.get(conn, message_id)
+    assert found is not None
+    assert found.metadata == metadata
+
+
 def install_counting(gate: Gateway) -> ScriptedChannel:
     channel = ScriptedChannel()
     install(gate, channel)
