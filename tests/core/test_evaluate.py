@@ -522,7 +522,7 @@ def test_a_marketing_purpose_without_grounds_is_never_taken_for_a_service() -> N
         {"number": float("nan")},
         {"number": 2**64},
         {"counts": {1: 2}},
-        {"text": "\x00"},
+        {"word": "\x00"},
     ],
     ids=["set", "surrogate", "nan", "large", "key", "nul"],
 )
