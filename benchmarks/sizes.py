@@ -10,6 +10,8 @@ SizeName = Literal["small", "default", "large"]
 PROCESSES = 2
 THREADS = 8
 """Of each worker process, and of the process that submits."""
+MANY_THREADS = 32
+"""Of a process that submits, where much is asked of a web application at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

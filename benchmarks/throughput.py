@@ -22,7 +22,7 @@ from support.tables import plain_engine
 from benchmarks import bare, handwritten, history
 from benchmarks.figures import Figure, at_least, at_most, median, ratio
 from benchmarks.servers import Database, Kind, Stage, WrongResult
-from benchmarks.sizes import PROCESSES, THREADS, Size
+from benchmarks.sizes import MANY_THREADS, PROCESSES, THREADS, Size
 from benchmarks.watching import LOOK_EVERY_S, wait_until, watching
 from benchmarks.workers import GATE, dramatiq_app, running
 from benchmarks.workload import MERCHANT, MESSAGES_PER_PERSON, NEWSLETTER, address, newsletter
@@ -72,6 +72,7 @@ def _figures(kind: Kind, parts: Collection[str], found: dict[str, list[float]]) 
     if ONE_BY_ONE in parts:
         yield against(ONE_BY_ONE, "against bare Dramatiq", "one by one", "bare", 0.7)
         yield against(ONE_BY_ONE, "by one thread, against bare by one", "one thread", "bare one thread")
+        yield against(ONE_BY_ONE, f"by {MANY_THREADS} threads, against bare Dramatiq", "many threads", "bare")
         yield rate(ONE_BY_ONE, "messages", "one by one")
     if BULK in parts:
         yield against(BULK, "against bare Dramatiq", "bulk", "bare", 3)
@@ -152,6 +153,7 @@ def _measure_gate(
         if {ONE_BY_ONE, HANDWRITTEN} & set(parts):
             found["one by one"].append(singly(size.one_by_one, THREADS))
             found["one thread"].append(singly(size.one_thread, 1))
+            found["many threads"].append(singly(size.one_by_one, MANY_THREADS))
         if {BULK, HANDWRITTEN, MEMORY} & set(parts):
             began = time.perf_counter()
             letters = (newsletter(person, f"letter-{next(keys)}") for person in _persons(size.bulk))
