@@ -34,7 +34,7 @@ PURE = [
 FRAMEWORKS = (
     "sqlalchemy", "alembic", "dramatiq", "redis", "httpx", "pydantic", "pydantic_settings", "typer", "rich", "pika",
 )  # fmt: skip
-ALLOWED_EXTERNALS = {"email_validator", "holidays", "phonenumbers", "rfc8785"}
+ALLOWED_EXTERNALS = {"email_validator", "holidays", "orjson", "phonenumbers", "rfc8785"}
 IO = {
     "os",
     "socket",
