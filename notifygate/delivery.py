@@ -101,7 +101,7 @@ class Delivery:
             for one in self._hand_off(self._drivers[channel], batch, orders):
                 ended.append(one)
                 is_time = time.monotonic() - recorded_at > _RECORD_AFTER_S
-                if len(ended) >= _RECORD_AT_MOST or is_time:
+                if len(ended) > _RECORD_AT_MOST or is_time:  # a whole group may wait for the next turn
                     self.record(ended)
                     ended, recorded_at = [], time.monotonic()
         return ended

@@ -66,9 +66,8 @@ def _check_that_it_can_be_written_down(finding: Finding) -> None:
     """Raise `ValueError` or `TypeError` where not: it would keep a whole batch from being decided."""
     shown = finding.to_json()
     json.dumps(shown, allow_nan=False)
-    if b"\\u0000" in orjson.dumps(
-        shown, option=orjson.OPT_SORT_KEYS
-    ):  # as it is written; no database takes NUL
+    written = orjson.dumps(shown, option=orjson.OPT_SORT_KEYS)  # as the send log has it
+    if b"\\u0000" in written:  # which PostgreSQL does not take
         raise ValueError("a finding holds a NUL character")
 
 
