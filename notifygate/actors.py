@@ -9,7 +9,6 @@ import logging
 import sys
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import dramatiq
 from dramatiq.middleware import Middleware
@@ -18,6 +17,7 @@ from notifygate import __version__, config, logs, metrics, metrics_folder, monit
 from notifygate import broker as brokers
 from notifygate.embedded import EmbeddedRedis
 from notifygate.errors import BrokerError, NotifygateError
+from notifygate.lane import ServiceLane
 from notifygate.reloading import Reloader
 from notifygate.runtime import Runtime
 
@@ -33,6 +33,9 @@ class WorkerLife(Middleware):
     runtime: Runtime
     reloader: Reloader
     embedded: EmbeddedRedis | None = None
+
+    def __init__(self) -> None:
+        self._lane = ServiceLane()
 
     def work(self, message_ids: list[str], *, is_urgent: bool = False) -> None:
         """Decide and hand over the messages of one job. Raises a `NotifygateError` where that broke off."""
@@ -51,7 +54,14 @@ class WorkerLife(Middleware):
         """What Dramatiq runs in a process beside the workers."""
         return [monitor.serve] if self.runtime.config.settings.monitoring.listen else []
 
-    def after_worker_boot(self, broker: dramatiq.Broker, worker: Any) -> None:
+    def before_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        if not self._lane.is_for(worker):
+            self._lane.prepare(broker, worker)
+
+    def after_worker_boot(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        if self._lane.is_for(worker):
+            return
+        self._lane.start()
         self.runtime.scheduler.start()
         self.reloader.start()
         loaded = self.runtime.config
@@ -60,12 +70,18 @@ class WorkerLife(Middleware):
         told |= {"ledger": gateway.ledger_shown, "queue": gateway.broker_shown}
         logger.info("worker_started", extra=told)
 
-    def before_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
+    def before_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        if self._lane.is_for(worker):
+            return
         self.runtime.stop_working()
+        self._lane.begin_to_stop()
         self.reloader.stop()
         self.runtime.scheduler.stop()
 
-    def after_worker_shutdown(self, broker: dramatiq.Broker, worker: Any) -> None:
+    def after_worker_shutdown(self, broker: dramatiq.Broker, worker: dramatiq.Worker) -> None:
+        if self._lane.is_for(worker):
+            return
+        self._lane.finish_stopping()
         self.runtime.close()
         if self.embedded is not None:
             self.embedded.stop()

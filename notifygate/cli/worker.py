@@ -44,7 +44,13 @@ def worker(
         ),
     ] = None,
     threads: Annotated[
-        int, typer.Option("--threads", "-t", min=1, help="How many threads in each process.")
+        int,
+        typer.Option(
+            "--threads",
+            "-t",
+            min=1,
+            help="How many threads in each process, beside two that service messages have to themselves.",
+        ),
     ] = 8,
     queues: Annotated[
         str | None,

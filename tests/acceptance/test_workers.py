@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from support.fixtures import ConfigFile, StartWorkers
-from support.messages import order_update
+from support.messages import newsletter, order_update
 from support.processes import CHECKOUT, environment, run_at_once, wait_until
 from support.redis_server import RedisServer, answers
 from support.sinks import MailSink, SmsSink
@@ -111,6 +111,37 @@ def test_an_email_arrives_as_it_should_look(
     assert plain.get_content().replace("\r\n", "\n").rstrip("\n") == content.text
     assert (rich.get_content_type(), rich.get_content_charset()) == ("text/html", "utf-8")
     assert rich.get_content().strip() == content.html
+
+
+@ON_SQLITE
+def test_a_service_message_waits_for_no_campaign_that_keeps_all_threads(
+    config_file: ConfigFile,
+    real_redis: RedisServer,
+    servers: dict[str, Any],
+    smtp_server: MailSink,
+    sms_sink: SmsSink,
+    start_workers: StartWorkers,
+) -> None:
+    config = config_file(
+        gateway={"broker": real_redis.url},
+        channels=servers,
+        purposes={"offer": {"class": "marketing", "permission": ["consent"]}},
+    )
+    sms_sink.takes_s = 1.0
+    with Gateway.open(config) as gate:
+        for number in range(15):
+            gate.consent.grant(f"sms:+4520{100_000 + number}", party="cykelpartner", purpose="offer")
+        campaign = submit_all(
+            gate,
+            [newsletter(purpose="offer", content=Sms(f"+4520{100_000 + n}", "Bicycles.")) for n in range(15)],
+        )
+        start_workers(config, processes=1, threads=1)
+        wait_until(lambda: bool(sms_sink.requests), what="the campaign has begun")
+
+        submit_all(gate, emails(1))
+        wait_until(lambda: bool(smtp_server.mails), within_s=8, what="the service message arrives")
+
+        assert statuses(gate, campaign)["sent"] < len(campaign)
 
 
 class TestALostQueue:
@@ -234,7 +265,7 @@ class TestTheEmbeddedQueue:
 
         script = """
 from notifygate import Gateway
-from support.messages import order_update
+from support.messages import newsletter, order_update
 ready()
 with Gateway.open() as gate:
     print(gate.submit(order_update()).message_id)
