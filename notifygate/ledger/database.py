@@ -23,7 +23,7 @@ from notifygate.errors import LedgerError, LedgerUnreachable
 from notifygate.fingerprint import Fingerprints
 from notifygate.ledger import rows, schema
 
-HEAD = "0002"
+HEAD = "0003"
 """The newest migration: what this version of the code reads and writes."""
 
 T = TypeVar("T")

@@ -36,6 +36,12 @@ class Kind(StrEnum):
     REVIEW = "review"
     CASE_OPENED = "case_opened"
     CASE_CLOSED = "case_closed"
+    IMPORTED = "imported"
+    HELD = "held"
+    HOLD_RELEASED = "hold_released"
+    DISCLOSED = "disclosed"
+    ERASED = "erased"
+    RETENTION = "retention"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

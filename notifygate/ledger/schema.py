@@ -60,6 +60,9 @@ COUNTED_SQL = "state IN ('held', 'accepted', 'in_doubt')"
 NO_STEP_SQL = "kind NOT IN ('decision', 'attempt')"
 ABOUT_A_PURCHASE_SQL = "purchase_id IS NOT NULL"
 NAMES_A_PURCHASE_SQL = "purchase_name_id IS NOT NULL"
+IS_RARE_SQL = "kind NOT IN ('submitted', 'decision', 'attempt')"
+WENT_OTHERWISE_SQL = "outcome NOT IN ('allow', 'accepted')"
+HAS_REASON_SQL = "reason IS NOT NULL"
 
 WORKS_WITH = "schema_works_with"
 """The key that holds two schema versions: the ledger's own, and the oldest that a code may know and work with it."""
@@ -366,5 +369,76 @@ sa.Index(
     postgresql_where=sa.text(ABOUT_A_PURCHASE_SQL),
 )
 
-APPEND_ONLY = ("ledger", "policies", "consent_events")
-"""The tables whose rows are never changed or removed."""
+for _name, _columns, _where in (
+    ("ix_ledger_kind", (ledger.c.kind, ledger.c.position), IS_RARE_SQL),
+    ("ix_ledger_outcome", (ledger.c.outcome, ledger.c.position), WENT_OTHERWISE_SQL),
+    ("ix_ledger_reason", (ledger.c.reason, ledger.c.position), HAS_REASON_SQL),
+):
+    sa.Index(_name, *_columns, sqlite_where=sa.text(_where), postgresql_where=sa.text(_where))
+
+# The places that rows of the send log were given in the Merkle tree: many rows in one. Leaf `first_leaf + i` is the
+# row at the i-th of `positions` (a JSON array), and bytes 32 i to 32 i + 31 of `hashes` are its hash.
+seals = sa.Table(
+    "seals",
+    metadata,
+    sa.Column("first_leaf", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("leaves", sa.Integer, nullable=False),
+    sa.Column("lowest_position", sa.BigInteger, nullable=False),
+    sa.Column("highest_position", sa.BigInteger, nullable=False, index=True),
+    sa.Column("positions", sa.Text, nullable=False),
+    sa.Column("hashes", sa.LargeBinary, nullable=False),
+    sa.Column("sealed_at", Instant, nullable=False),
+)
+
+# Roots of whole subtrees of 256 leaves (level 8), 65,536 (level 16) and so on, so that no proof reads all leaves.
+tree_nodes = sa.Table(
+    "tree_nodes",
+    metadata,
+    sa.Column("level", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("hash", sa.LargeBinary, nullable=False),
+)
+
+checkpoints = sa.Table(
+    "checkpoints",
+    metadata,
+    sa.Column("size", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("made_at", Instant, nullable=False),
+)
+
+# What stops erasure and retention for a person. It entitles nobody to send anything.
+legal_holds = sa.Table(
+    "legal_holds",
+    metadata,
+    sa.Column("hold_id", sa.Text, primary_key=True),
+    sa.Column(
+        "contact_point_id",
+        sa.Text,
+        sa.ForeignKey("contact_points.contact_point_id"),
+        nullable=False,
+        index=True,
+    ),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("placed_at", Instant, nullable=False),
+    sa.Column("released_at", Instant),
+)
+
+# The rows of consent files that were taken in, by a keyed fingerprint of what names them.
+consent_imports = sa.Table(
+    "consent_imports",
+    metadata,
+    sa.Column("row_print", sa.Text, primary_key=True),
+    sa.Column("event_id", sa.Text, nullable=False),
+    sa.Column("imported_at", Instant, nullable=False),
+)
+
+APPEND_ONLY = ("ledger", "policies", "consent_events", "seals", "tree_nodes", "checkpoints")
+"""The tables whose rows are never changed or removed.
+
+Of a consent event only `FREE_TEXTS` may be, and only to nothing: that is what erasure does. On SQLite, where the send
+log has no months, retention removes whole rows of it.
+"""
+
+FREE_TEXTS = ("source", "evidence", "sale_ref", "actor")
+"""What people typed into a consent event."""

@@ -29,6 +29,13 @@ from notifygate.ledger.migrations import is_compared
 MIGRATIONS = Path(notifygate.ledger.__file__).parent / "migrations"
 
 
+SEALED = (
+    "INSERT INTO seals VALUES (900, 1, 900, 900, '[900]', '', 0)",
+    "INSERT INTO tree_nodes VALUES (8, 900, '')",
+    "INSERT INTO checkpoints VALUES (901, '', 0)",
+)
+
+
 @pytest.fixture
 def ledger_url(databases: Databases, tmp_path: Path) -> Iterator[str]:
     """An empty database, which opening a gateway gives its tables."""
@@ -37,11 +44,14 @@ def ledger_url(databases: Databases, tmp_path: Path) -> Iterator[str]:
 
 
 @pytest.fixture
-def used(gate: Gateway) -> Gateway:
+def used(gate: Gateway, ledger_url: str) -> Gateway:
     """A gateway whose append-only tables all have rows."""
     gate.consent.withdraw(ANNA_EMAIL)
     gate.submit(order_update())
     gate.drain()
+    with plain_engine(ledger_url) as engine, engine.begin() as conn:
+        for statement in SEALED:
+            conn.execute(sa.text(statement))
     return gate
 
 
@@ -77,7 +87,15 @@ class TestAppendOnly:
 
     @pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
     @pytest.mark.parametrize(
-        ("table", "column"), [("ledger", "reason"), ("policies", "text"), ("consent_events", "party")]
+        ("table", "column"),
+        [
+            ("ledger", "reason"),
+            ("policies", "text"),
+            ("consent_events", "party"),
+            ("seals", "positions"),
+            ("tree_nodes", "hash"),
+            ("checkpoints", "note"),
+        ],
     )
     def test_tables_let_no_row_be_replaced(
         self, used: Gateway, ledger_url: str, table: str, column: str
@@ -92,8 +110,31 @@ class TestAppendOnly:
 
         assert contents(ledger_url)[table] == before
 
+    def test_free_texts_of_a_consent_event_can_go_and_nothing_else_of_it(
+        self, gate: Gateway, ledger_url: str
+    ) -> None:
+        gate.consent.withdraw(ANNA_EMAIL, source="letter", evidence="scan 12", actor="kim")
+        [before] = contents(ledger_url)["consent_events"]
+        nothing = ", ".join(f"{name} = NULL" for name in schema.FREE_TEXTS)
+        for statement in ("evidence = 'forged'", f"{nothing}, party = 'forged'", "evidence = NULL"):
+            self.refuse(ledger_url, f"UPDATE consent_events SET {statement}")
+
+        with plain_engine(ledger_url) as engine, engine.begin() as conn:
+            conn.execute(sa.text(f"UPDATE consent_events SET {nothing}"))
+
+        [after] = contents(ledger_url)["consent_events"]
+        assert after == before | dict.fromkeys(schema.FREE_TEXTS)
+        self.refuse(ledger_url, f"UPDATE consent_events SET {nothing}")
+
     def test_tables_are_those_that_prove_something(self) -> None:
-        assert set(schema.APPEND_ONLY) == {"ledger", "policies", "consent_events"}
+        assert set(schema.APPEND_ONLY) == {
+            "ledger",
+            "policies",
+            "consent_events",
+            "seals",
+            "tree_nodes",
+            "checkpoints",
+        }
 
 
 class TestSchema:

@@ -161,4 +161,4 @@ class TestOnPostgresql:
 
         assert len(log_of(ledger_url)) == before + 1
         with plain_engine(ledger_url) as engine, engine.connect() as conn:
-            assert conn.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one() == "0002"
+            assert conn.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one() == "0003"
