@@ -36,6 +36,8 @@ class FailPoint(StrEnum):
     RECORD_COMMITTED = "record.committed"  # recorded, the job not acknowledged
     LEASES_EXPIRED = "leases.expired"  # put in doubt, before the commit
     DOUBT_RESOLVED = "doubt.resolved"  # a doubt resolved, before the commit
+    SEAL_WRITTEN = "seal.written"  # rows of the send log given their places, before the commit
+    CHECKPOINT_WRITTEN = "checkpoint.written"  # a checkpoint kept, before the commit
 
 
 _armed: dict[FailPoint, Callable[[], None]] = {}

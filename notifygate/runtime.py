@@ -42,6 +42,7 @@ from notifygate.ledger.database import Ledger
 from notifygate.policy import PurposeClass
 from notifygate.restoring import LedgerMark
 from notifygate.scheduler import Scheduler
+from notifygate.sealing import Sealer
 from notifygate.turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ _HANDED_OVER_WITHIN_S = 0.25
 _FOR_LIFE = {
     "gateway": ("ledger", "broker", "data_dir", "secret"),
     "monitoring": ("listen", "log_format"),
+    "log": ("origin", "key"),
 }
 
 
@@ -127,6 +129,7 @@ class Runtime:
             self.ledger.close()
             raise
         self.mark = LedgerMark(self.ledger, settings.gateway.data_dir)
+        self.sealer = Sealer(self.ledger, lambda: self.config.settings.log, settings.gateway.data_dir, clock)
         self.scheduler = Scheduler(
             self.ledger,
             self.queue,
@@ -134,6 +137,7 @@ class Runtime:
             expire_leases=self.expire_leases,
             look_up=self.look_up,
             mark=self.mark.make,
+            seal=self.sealer.work,
             requeue_after=lambda: self.config.settings.delivery.requeue_after,
         )
 
@@ -283,6 +287,7 @@ class Runtime:
             passed_over = None if decided else due[-1]
             total += decided
         self.mark.make()
+        self.sealer.work_quietly()
         return total
 
 

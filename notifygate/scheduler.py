@@ -1,7 +1,7 @@
 """The scheduler: queues what is due, also what the queue lost, lets leases run out, and has doubts looked up.
 
-It also has the months ahead of the send log made. It runs beside the work in every worker process. Any number of
-them may run: rows are claimed in the ledger.
+It also has the send log sealed, and its months ahead made. It runs beside the work in every worker process. Any number
+of them may run: rows are claimed in the ledger.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Scheduler:
         expire_leases: Callable[[int], int],
         look_up: Callable[[], object],
         mark: Callable[[], None],
+        seal: Callable[[], object],
         requeue_after: Callable[[], timedelta],
     ) -> None:
         self._ledger = ledger
@@ -47,7 +48,12 @@ class Scheduler:
         self._requeue_after = requeue_after
         self._stopped = threading.Event()
         # A look-up may wait long for its provider, and must keep no sweep waiting.
-        works = {"notifygate-sweeps": self.sweep, _LOOK_UPS: look_up, "notifygate-marks": mark}
+        works = {
+            "notifygate-sweeps": self.sweep,
+            _LOOK_UPS: look_up,
+            "notifygate-marks": mark,
+            "notifygate-seals": seal,
+        }
         if ledger.dialect == "postgresql":
             works["notifygate-months"] = partitions.MonthsAhead(ledger, clock).make
         self._threads = [

@@ -28,6 +28,7 @@ from notifygate.cli import (
     explain,
     init,
     log,
+    log_proof,
     output,
     person,
     rules,
@@ -91,6 +92,11 @@ app.command("cancel")(cancel.cancel)
 app.add_typer(consent.app, name="consent")
 app.add_typer(suppress.app, name="suppress")
 app.add_typer(person.app, name="person")
+log.app.command("verify", epilog=log_proof.VERIFY_EXAMPLES)(log_proof.verify)
+log.app.command("checkpoint", epilog=log_proof.CHECKPOINT_EXAMPLES)(log_proof.checkpoint)
+log.app.command("prove", epilog=log_proof.PROVE_EXAMPLES)(log_proof.prove)
+log.app.command("consistency")(log_proof.consistency)
+log.app.command("key")(log_proof.key)
 app.add_typer(log.app, name="log")
 app.add_typer(doubt.app, name="doubt")
 app.add_typer(rules.app, name="rules")

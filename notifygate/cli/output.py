@@ -6,7 +6,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import TextIOWrapper
@@ -88,7 +89,7 @@ def console(*, stderr: bool = False) -> Console:
 
 def say(text: str = "") -> None:
     """Print a line, or several, on the standard output."""
-    _write(clean(text) + "\n")
+    write(clean(text) + "\n")
 
 
 def complain(text: str, *, prefix: str = "notifygate: ") -> None:
@@ -102,7 +103,7 @@ def complain(text: str, *, prefix: str = "notifygate: ") -> None:
 
 def json_line(value: Mapping[str, Any]) -> None:
     """Print one JSON object on a line of its own."""
-    _write(json.dumps(value, ensure_ascii=not _is_utf8(), default=str) + "\n")
+    write(json.dumps(value, ensure_ascii=not _is_utf8(), default=str) + "\n")
 
 
 def instant(at: datetime | None) -> str:
@@ -179,6 +180,21 @@ def _plain(columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
         say("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
 
 
+@contextmanager
+def progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr where that is a terminal; what is yielded is told how much is done, and of how much."""
+    shown = console(stderr=True)
+    if not shown.is_terminal:
+        yield lambda done, of: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=shown, transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, of: bar.update(task, completed=done, total=of)
+
+
 def flush() -> None:
     """Write out what is still held back."""
     try:
@@ -187,7 +203,8 @@ def flush() -> None:
         _hang_up()
 
 
-def _write(text: str) -> None:
+def write(text: str) -> None:
+    """Print a text as it is."""
     try:
         sys.stdout.write(text)
     except BrokenPipeError:

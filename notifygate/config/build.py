@@ -13,6 +13,7 @@ from notifygate.config.schema import (
     EmailSettings,
     GatewaySettings,
     LimitTable,
+    LogSettings,
     MerchantTable,
     MonitoringSettings,
     PurposeTable,
@@ -44,6 +45,7 @@ class Settings:
     gateway: GatewaySettings
     delivery: DeliverySettings
     monitoring: MonitoringSettings
+    log: LogSettings
     email: EmailSettings | None
     sms: SmsSettings | None
     senders: Mapping[str, Sender]
@@ -70,6 +72,7 @@ def settings(tables: Tables) -> Settings:
         gateway=tables.gateway,
         delivery=tables.delivery,
         monitoring=tables.monitoring,
+        log=tables.log,
         email=tables.channels.email,
         sms=tables.channels.sms,
         senders={name: Sender(email=m.email_from, sms=m.sms_sender) for name, m in tables.merchants.items()},

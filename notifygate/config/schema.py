@@ -136,6 +136,20 @@ class MonitoringSettings(Table):
     log_format: Annotated[Literal["text", "json"], BeforeValidator(values.one_of(("text", "json")))] = "text"
 
 
+class LogSettings(Table):
+    """`[log]`: how the send log proves that it was not altered.
+
+    `origin` is what its checkpoints call it, by default after the ledger's id. `key` signs them: where none is given,
+    one is made in `data_dir`. The newest checkpoint is copied to `checkpoint_file`.
+    """
+
+    origin: Annotated[str, PlainValidator(values.origin)] | None = None
+    key: Annotated[SecretStr, PlainValidator(values.signing_key)] | None = None
+    key_file: Location | None = None
+    checkpoint_every: Span = timedelta(minutes=1)
+    checkpoint_file: Location | None = None
+
+
 class SmtpSettings(Table):
     """An SMTP server.
 
@@ -338,6 +352,7 @@ class Tables(Table):
     channels: ChannelsTable
     delivery: DeliverySettings
     monitoring: MonitoringSettings
+    log: LogSettings
     review_requests: ReviewRequestsTable
     content: ContentTable
     groups: dict[str, GroupTable] = Field(default_factory=dict)

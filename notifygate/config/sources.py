@@ -26,7 +26,9 @@ PREFIX = "NOTIFYGATE_"
 DELIMITER = "__"
 CONFIG_VARIABLE = "NOTIFYGATE_CONFIG"
 DEFAULT_NAME = "notifygate.toml"
-_TABLES_ALWAYS_THERE = ("gateway", "channels", "delivery", "monitoring", "review_requests", "content")
+_TABLES_ALWAYS_THERE = ("gateway", "channels", "delivery", "monitoring", "log", "review_requests", "content")
+
+_SECRETS = (("gateway", "secret"), ("log", "key"))
 
 
 class _Document(BaseSettings, Tables):
@@ -139,9 +141,10 @@ def _channels(tables: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]
 
 def _written_secrets(file: Mapping[str, Any]) -> Iterator[Fault]:
     """A fault for every secret that stands in the file itself."""
-    gateway = file.get("gateway")
-    if isinstance(gateway, dict) and "secret" in gateway:
-        yield _written(("gateway", "secret"), "secret_file")
+    for name, key in _SECRETS:
+        table = file.get(name)
+        if isinstance(table, dict) and key in table:
+            yield _written((name, key), f"{key}_file")
     for name, table in _channels(file):
         if "password" in table:
             yield _written(("channels", name, "password"), "password_file")
@@ -171,9 +174,10 @@ def _without_replaced(file: Mapping[str, Any], environment: Mapping[str, Any]) -
 
 def _read_secrets(merged: dict[str, Any], folder: Path, files: list[Path]) -> Iterator[Fault]:
     """Put what the secret files hold in place; add them to `files`, and yield a fault for each that cannot be read."""
-    gateway = merged["gateway"]
-    if isinstance(gateway, dict):
-        yield from _read_one(gateway, ("gateway", "secret_file"), "secret", folder, files)
+    for table_name, key in _SECRETS:
+        found = merged[table_name]
+        if isinstance(found, dict):
+            yield from _read_one(found, (table_name, f"{key}_file"), key, folder, files)
     for name, table in _channels(merged):
         known = driver_keys(name, table.get("driver")) or {}
         if "password_file" in known:

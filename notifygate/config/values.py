@@ -21,9 +21,11 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import phonenumbers
 from email_validator import EmailNotValidError, validate_email
-from pydantic import ValidationInfo
+from pydantic import SecretStr, ValidationInfo
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
+
+from notifygate.notes import NoteError, Signer
 
 Windows = tuple[tuple[time, time], ...]
 
@@ -37,6 +39,7 @@ _LONGEST = timedelta(days=36_500)
 _WINDOW = re.compile(r"([0-9]{1,2}):([0-9]{2})\s*-\s*([0-9]{1,2}):([0-9]{2})")
 _HOST = re.compile(r"[^\s/@?#]+")
 _LISTEN = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})")
+_ORIGIN = re.compile(r"[!-*,-~]{1,100}")
 _DOMAIN = re.compile(r"([a-z0-9]([a-z0-9-]*[a-z0-9])?\.)+[a-z0-9-]*[a-z][a-z0-9-]*")
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z0-9]{2,8})*", re.IGNORECASE)
@@ -228,6 +231,25 @@ def line(value: Any) -> str:
     if _CONTROL.search(value):
         raise ValueError("must be one line, without control characters")
     return value.strip()
+
+
+def origin(value: Any) -> str:
+    """Check what a log is called: a name as a web address has it, without the scheme."""
+    if not isinstance(value, str) or not _ORIGIN.fullmatch(value):
+        raise ValueError('must be a name without spaces or "+", such as "shop.example/notifygate"')
+    return value
+
+
+def signing_key(value: Any) -> SecretStr:
+    """Check a private key."""
+    key = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
+    try:
+        Signer.from_pem("log", key.encode())
+    except NoteError:
+        raise ValueError(
+            "must be a private Ed25519 key in PEM, as 'openssl genpkey -algorithm ed25519' writes it"
+        ) from None
+    return SecretStr(key)
 
 
 def email_from(value: Any) -> str:

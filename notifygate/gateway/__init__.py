@@ -13,6 +13,7 @@ import sqlalchemy as sa
 
 from notifygate import config, intake
 from notifygate.audit import Log
+from notifygate.audit.evidence import Proofs
 from notifygate.decision import Decision
 from notifygate.errors import (
     IdempotencyConflict,
@@ -50,6 +51,7 @@ class Gateway:
         self.purchases = Purchases(runtime)
         self.doubt = DoubtBook(runtime)
         self.log = Log(runtime)
+        self.proofs = Proofs(runtime)
 
     @classmethod
     def open(cls, path: str | Path | None = None, *, clock: Callable[[], datetime] | None = None) -> Self:

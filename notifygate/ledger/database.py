@@ -142,11 +142,16 @@ class Ledger:
             return work(conn)
 
     @contextmanager
-    def read(self) -> Iterator[sa.Connection]:
-        """A transaction that only reads, and keeps no writer waiting."""
+    def read(self, *, at_one_moment: bool = False) -> Iterator[sa.Connection]:
+        """A transaction that only reads, and keeps no writer waiting.
+
+        Where it reads `at_one_moment`, nothing that is committed meanwhile is seen; on SQLite it is so anyway.
+        """
         with translated_errors(), self.engine.connect() as plain:
             conn = plain.execution_options(**{_READ_ONLY: True})
             with conn.begin():
+                if at_one_moment and self.dialect == "postgresql":
+                    conn.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 yield conn
 
     def version(self) -> str | None:

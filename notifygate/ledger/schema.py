@@ -388,6 +388,10 @@ seals = sa.Table(
     sa.Column("positions", sa.Text, nullable=False),
     sa.Column("hashes", sa.LargeBinary, nullable=False),
     sa.Column("sealed_at", Instant, nullable=False),
+    # Every row up to this position that there will ever be has a place, by this seal or an earlier one.
+    sa.Column("settled", sa.BigInteger, nullable=False),
+    # On PostgreSQL: transactions from this one on had not begun when the rows were read.
+    sa.Column("snapshot_end", sa.BigInteger),
 )
 
 # Roots of whole subtrees of 256 leaves (level 8), 65,536 (level 16) and so on, so that no proof reads all leaves.

@@ -78,6 +78,8 @@ CASES = {
     FailPoint.RECORD_COMMITTED: Case(before=SUBMITTED, deed="drain", found="sent", arrived=4),
     FailPoint.LEASES_EXPIRED: Case(before=RESERVED, deed="drain", found="sending", ends="in_doubt"),
     FailPoint.DOUBT_RESOLVED: Case(before=IN_DOUBT, deed="resolve", found="in_doubt", ends="in_doubt"),
+    FailPoint.SEAL_WRITTEN: Case(before=SUBMITTED, deed="drain", found="sent", arrived=4),
+    FailPoint.CHECKPOINT_WRITTEN: Case(before=SUBMITTED, deed="drain", found="sent", arrived=4),
 }
 
 

@@ -30,7 +30,7 @@ MIGRATIONS = Path(notifygate.ledger.__file__).parent / "migrations"
 
 
 SEALED = (
-    "INSERT INTO seals VALUES (900, 1, 900, 900, '[900]', '', 0)",
+    "INSERT INTO seals VALUES (900, 1, 900, 900, '[900]', '', 0, 900, NULL)",
     "INSERT INTO tree_nodes VALUES (8, 900, '')",
     "INSERT INTO checkpoints VALUES (901, '', 0)",
 )

@@ -127,6 +127,8 @@ def _create_tables() -> None:
         sa.Column("positions", sa.Text(), nullable=False),
         sa.Column("hashes", sa.LargeBinary(), nullable=False),
         sa.Column("sealed_at", sa.BigInteger(), nullable=False),
+        sa.Column("settled", sa.BigInteger(), nullable=False),
+        sa.Column("snapshot_end", sa.BigInteger(), nullable=True),
         sa.PrimaryKeyConstraint("first_leaf", name=op.f("pk_seals")),
     )
     op.create_index(op.f("ix_seals_highest_position"), "seals", ["highest_position"])

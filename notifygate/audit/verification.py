@@ -1,0 +1,396 @@
+"""Verifying the send log: recompute every hash, and compare with the seals and with every checkpoint there is.
+
+What it can tell: that a row was changed, removed, put in, or moved since it was sealed; that the end was cut off, where
+a checkpoint is known that was kept elsewhere; that a checkpoint was forged. What it cannot: whether a row was true
+when it was written.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+import sqlalchemy as sa
+
+from notifygate.ledger import journal, seals
+from notifygate.ledger.database import Ledger
+from notifygate.ledger.schema import from_micros
+from notifygate.ledger.seals import Seal, SealedRow
+from notifygate.merkle import Frontier, fold
+from notifygate.notes import Checkpoint, NoteError, Verifier
+
+_LEAVES_AT_ONCE = 20_000
+_SEALS_AT_ONCE = 200
+_SHOWN = 100
+_FOLLOWED = 100_000  # rows that do not fit: where they come from is no longer of interest
+_SEALED_LATE = timedelta(hours=1)
+_TILE = 1 << seals.TILE_LEVEL
+
+
+class Fault(StrEnum):
+    """What is wrong at one place of the log."""
+
+    ALTERED = "altered"
+    MISSING = "missing"
+    INSERTED = "inserted"
+    REORDERED = "reordered"
+    TRUNCATED = "truncated"
+    SEAL_ALTERED = "seal_altered"
+    CHECKPOINT_FORGED = "checkpoint_forged"
+    CHECKPOINT_DIFFERS = "checkpoint_differs"
+    CHECKPOINT_FOREIGN = "checkpoint_foreign"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """One thing wrong. `leaf` is its place in the tree, `position` the row's, where it has one."""
+
+    fault: Fault
+    told: str
+    leaf: int | None = None
+    position: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"fault": self.fault.value, "leaf": self.leaf, "position": self.position, "told": self.told}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What was found. `problems` are in the order of the log, the first hundred of `problem_count`.
+
+    `size` is the number of leaves, `removed` how many of their rows were removed by retention, as the log itself says,
+    and `unsealed` how many rows wait for their seal. `sealed_late` counts rows that were sealed more than an hour
+    after the instant that they bear. `checkpoints` were compared, of which `outside` were brought from elsewhere.
+    """
+
+    size: int
+    root: bytes
+    removed: int
+    unsealed: int
+    sealed_late: int
+    checkpoints: int
+    outside: int
+    signed_up_to: int
+    keys: tuple[str, ...]
+    keys_are_the_ledgers_own: bool
+    problems: tuple[Problem, ...]
+    problem_count: int
+
+    @property
+    def is_intact(self) -> bool:
+        return not self.problem_count
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "intact": self.is_intact,
+            "size": self.size,
+            "root": self.root.hex(),
+            "removed": self.removed,
+            "unsealed": self.unsealed,
+            "sealed_late": self.sealed_late,
+            "checkpoints": self.checkpoints,
+            "outside_checkpoints": self.outside,
+            "signed_up_to": self.signed_up_to,
+            "keys": list(self.keys),
+            "keys_are_the_ledgers_own": self.keys_are_the_ledgers_own,
+            "problem_count": self.problem_count,
+            "problems": [problem.to_json() for problem in self.problems],
+        }
+
+
+def verify(
+    ledger: Ledger,
+    *,
+    origin: str,
+    trusted: Sequence[Verifier],
+    outside: Sequence[Checkpoint] = (),
+    keys_are_the_ledgers_own: bool = False,
+    on_progress: Callable[[int, int], object] = lambda done, of: None,
+) -> Verification:
+    """Verify the whole send log. Memory does not grow with it, but for a few bytes a checkpoint.
+
+    `trusted` are the keys that checkpoints must be signed by, `outside` those that were kept elsewhere.
+    `on_progress` is called with the number of leaves verified, and of all. Raises `LedgerError`.
+    """
+    with ledger.read(at_one_moment=True) as conn:
+        check = _Check(conn, origin, trusted, on_progress)
+        check.take(outside)
+        check.run()
+    return Verification(
+        size=check.tree.size,
+        root=check.tree.root(),
+        removed=check.removed,
+        unsealed=check.unsealed,
+        sealed_late=check.sealed_late,
+        checkpoints=check.checkpoints,
+        outside=len(outside),
+        signed_up_to=check.signed_up_to,
+        keys=tuple(map(str, trusted)),
+        keys_are_the_ledgers_own=keys_are_the_ledgers_own,
+        problems=tuple(sorted(check.problems, key=_place)[:_SHOWN]),
+        problem_count=check.problem_count,
+    )
+
+
+def _place(problem: Problem) -> tuple[bool, int]:
+    return (problem.leaf is None, problem.leaf or 0)
+
+
+@dataclass(slots=True)
+class _Check:
+    """One run over the log, leaf by leaf."""
+
+    conn: sa.Connection
+    origin: str
+    trusted: Sequence[Verifier]
+    on_progress: Callable[[int, int], object]
+    tree: Frontier = field(default_factory=Frontier)
+    removed: int = 0
+    unsealed: int = 0
+    sealed_late: int = 0
+    checkpoints: int = 0
+    signed_up_to: int = 0
+    problems: list[Problem] = field(default_factory=list)
+    problem_count: int = 0
+    roots: dict[int, list[tuple[bytes, str]]] = field(default_factory=lambda: defaultdict(list))
+    """What checkpoints say that the root is at a size, and how each is called."""
+    gone: list[tuple[int, int]] = field(default_factory=list)
+    """The leaves whose rows were removed, as the log says."""
+    strays: set[int] = field(default_factory=set)
+    """Positions of rows that no seal so far has; a later one may."""
+    found_elsewhere: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    """Of rows that do not fit their leaf: what their hash is, and where it was found."""
+    wanted: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    """Of the same leaves: what the hash should be."""
+    tile: list[bytes] = field(default_factory=list)
+    good_up_to: int = 0
+
+    def take(self, outside: Sequence[Checkpoint]) -> None:
+        """Note what checkpoints say: those brought from elsewhere, and those of the ledger."""
+        for number, checkpoint in enumerate(outside, 1):
+            self._note(checkpoint, f"checkpoint {number} of those given, of {checkpoint.size:,} rows")
+        for size, note, _ in seals.all_checkpoints(self.conn):
+            called = f"the ledger's checkpoint of {size:,} rows"
+            try:
+                checkpoint = Checkpoint.parse(note)
+                if checkpoint.size != size:
+                    raise NoteError(f"it says that there are {checkpoint.size:,}")
+            except NoteError as error:
+                self._report(Fault.CHECKPOINT_FORGED, f"{called}: {error}", leaf=size)
+            else:
+                self._note(checkpoint, called)
+
+    def _note(self, checkpoint: Checkpoint, called: str) -> None:
+        self.checkpoints += 1
+        if checkpoint.origin != self.origin:
+            self._report(
+                Fault.CHECKPOINT_FOREIGN,
+                f"{called} is of another log: {checkpoint.origin}",
+                leaf=checkpoint.size,
+            )
+            return
+        try:
+            checkpoint.check(self.trusted)
+        except NoteError as error:
+            self._report(Fault.CHECKPOINT_FORGED, f"{called}: {error}", leaf=checkpoint.size)
+        else:
+            self.roots[checkpoint.size].append((checkpoint.root, called))
+
+    def run(self) -> None:
+        self._find_what_was_removed()
+        total = seals.size(self.conn)
+        last_position = -(2**63)
+        for batch in self._batches():
+            last_position = self._verify(batch, last_position)
+            self.on_progress(self.tree.size, total)
+        self._verify_nodes_above()
+        self._look_at_the_rest(last_position)
+        self._tell_of_moves()
+        self._look_for_a_cut()
+
+    def _find_what_was_removed(self) -> None:
+        """The leaves that rows about retention name. Such a row counts only where it is a leaf itself."""
+        for row in journal.of_kind(self.conn, journal.Kind.DROPPED):
+            sealed = None if row.position is None else seals.leaf_of(self.conn, row.position)
+            if sealed is None or row.position is None:
+                continue
+            [found] = seals.rows_between(self.conn, row.position, row.position)
+            if found.hash == sealed[1]:
+                self.gone += [(int(first), int(last)) for first, last in row.body.get("leaves", ())]
+        self.gone.sort()
+
+    def _is_gone(self, leaf: int) -> bool:
+        place = bisect_right(self.gone, (leaf, 2**63)) - 1
+        return place >= 0 and leaf <= self.gone[place][1]
+
+    def _batches(self) -> Iterator[list[Seal]]:
+        """The seals in order, so many at a time that their rows are few enough."""
+        batch: list[Seal] = []
+        leaves = 0
+        for seal in self._seals():
+            batch.append(seal)
+            leaves += len(seal.positions)
+            if leaves >= _LEAVES_AT_ONCE:
+                yield batch
+                batch, leaves = [], 0
+        if batch:
+            yield batch
+
+    def _seals(self) -> Iterator[Seal]:
+        next_leaf, at_once = 0, _SEALS_AT_ONCE
+        while True:
+            try:
+                found = seals.after(self.conn, next_leaf, at_once)
+            except KeyError as error:
+                if at_once > 1:
+                    at_once = 1  # find the one that is not whole
+                    continue
+                broken = int(error.args[0][1])
+                self._report(
+                    Fault.SEAL_ALTERED, f"the seal that begins at leaf {broken:,} is not whole", leaf=broken
+                )
+                next_leaf = broken + 1
+                continue
+            if not found:
+                return
+            yield from found
+            next_leaf = found[-1].first_leaf + 1
+
+    def _verify(self, batch: Sequence[Seal], last_position: int) -> int:
+        """Verify the leaves of some seals; return the last position looked at."""
+        positions = [position for seal in batch for position in seal.positions]
+        highest = max(positions)
+        rows = {row.position: row for row in seals.rows_between(self.conn, last_position + 1, highest)}
+        late = [position for position in positions if position <= last_position]
+        rows |= {row.position: row for row in seals.rows_at(self.conn, late)}
+        self.strays.difference_update(late)
+        for seal in batch:
+            self._check_order(seal)
+            sealed_at = seal.sealed_at
+            for index, position in enumerate(seal.positions):
+                leaf = seal.first_leaf + index
+                self._verify_leaf(leaf, position, seal.hash_of(index), rows.pop(position, None), sealed_at)
+        self.strays.update(rows)
+        return max(highest, last_position)
+
+    def _check_order(self, seal: Seal) -> None:
+        expected = self.tree.size
+        if seal.first_leaf > expected:
+            self._report(
+                Fault.MISSING,
+                f"the seal of the rows at leaves {expected:,} to {seal.first_leaf - 1:,} is missing",
+                leaf=expected,
+            )
+        elif seal.first_leaf < expected:
+            self._report(
+                Fault.SEAL_ALTERED,
+                f"the seal that begins at leaf {seal.first_leaf:,} gives leaves that another has given",
+                leaf=seal.first_leaf,
+            )
+
+    def _verify_leaf(
+        self, leaf: int, position: int, sealed: bytes, row: SealedRow | None, sealed_at: datetime
+    ) -> None:
+        if row is None:
+            if self._is_gone(leaf):
+                self.removed += 1
+            else:
+                self._report(Fault.MISSING, f"row {position:,} is missing", leaf=leaf, position=position)
+        else:
+            if row.hash != sealed and len(self.wanted) < _FOLLOWED:
+                self.found_elsewhere[row.hash] = (leaf, position)
+                self.wanted[sealed] = (leaf, position)
+            self.sealed_late += sealed_at - from_micros(row.at) > _SEALED_LATE
+        self._append(sealed)
+
+    def _append(self, sealed: bytes) -> None:
+        self.tree.append(sealed)
+        self.tile.append(sealed)
+        if len(self.tile) == _TILE:
+            self._verify_nodes(seals.TILE_LEVEL, self.tree.size // _TILE - 1, fold(self.tile))
+            self.tile.clear()
+        size = self.tree.size
+        if (said := self.roots.get(size)) is not None:
+            self._compare(size, said)
+
+    def _compare(self, size: int, said: Sequence[tuple[bytes, str]]) -> None:
+        root = self.tree.root()
+        differ = [called for told, called in said if told != root]
+        for called in differ:
+            self._report(
+                Fault.CHECKPOINT_DIFFERS,
+                f"{called} has another root: a seal among leaves {self.good_up_to:,} to {size - 1:,} was altered",
+                leaf=self.good_up_to,
+            )
+        if not differ:
+            self.good_up_to = self.signed_up_to = size
+
+    def _verify_nodes(self, level: int, number: int, computed: bytes) -> None:
+        kept = seals.nodes(self.conn, level, number, 1).get(number)
+        if kept != computed:
+            first = number << level
+            what = "is missing" if kept is None else "was altered"
+            self._report(
+                Fault.SEAL_ALTERED,
+                f"the kept root of leaves {first:,} to {first + (1 << level) - 1:,} {what}",
+                leaf=first,
+            )
+
+    def _verify_nodes_above(self) -> None:
+        """Compare the kept roots of each level with those of the level below."""
+        level = 2 * seals.TILE_LEVEL
+        while self.tree.size >> level:
+            for number in range(self.tree.size >> level):
+                below = seals.nodes(self.conn, level - seals.TILE_LEVEL, number * _TILE, _TILE)
+                if len(below) == _TILE:
+                    self._verify_nodes(level, number, fold([below[one] for one in sorted(below)]))
+            level += seals.TILE_LEVEL
+
+    def _look_at_the_rest(self, last_position: int) -> None:
+        """Rows that no seal has: the newest are to be sealed yet, all others were put in."""
+        settled = seals.settled_up_to(self.conn)
+        for position in sorted(self.strays):
+            if position <= settled:
+                self._report(
+                    Fault.INSERTED,
+                    f"row {position:,} has no place in the tree, though later rows have: it was put in",
+                    position=position,
+                )
+        waiting = sum(position > settled for position in self.strays)
+        self.unsealed = waiting + journal.count_after(self.conn, last_position)
+
+    def _tell_of_moves(self) -> None:
+        """Of rows that do not fit: whether they were changed, or stand in another's place."""
+        for found, (leaf, position) in self.found_elsewhere.items():
+            other = self.wanted.get(found)
+            if other is None:
+                self._report(Fault.ALTERED, f"row {position:,} was altered", leaf=leaf, position=position)
+            else:
+                self._report(
+                    Fault.REORDERED,
+                    f"row {position:,} holds what belongs in row {other[1]:,}",
+                    leaf=leaf,
+                    position=position,
+                )
+
+    def _look_for_a_cut(self) -> None:
+        size = self.tree.size
+        for beyond in sorted(one for one in self.roots if one > size):
+            for _, called in self.roots[beyond]:
+                self._report(
+                    Fault.TRUNCATED,
+                    f"{called} is of more rows than there are: those from leaf {size:,} on were cut off",
+                    leaf=size,
+                )
+
+    def _report(
+        self, fault: Fault, told: str, *, leaf: int | None = None, position: int | None = None
+    ) -> None:
+        self.problem_count += 1
+        if len(self.problems) < 10 * _SHOWN:
+            self.problems.append(Problem(fault=fault, told=told, leaf=leaf, position=position))

@@ -1,0 +1,40 @@
+"""The canonical form of a row of the send log: the bytes whose hash is its leaf in the Merkle tree.
+
+It is the JSON object of all columns but `position`, in the JSON Canonicalization Scheme. `at` is in microseconds since
+1970 UTC, and `body` the object that it is. Where the row stands is told by its leaf, and not by the row.
+
+Source: RFC 8785. A whole number of 2 ** 53 or more, which that does not know, is written out in digits.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Protocol
+
+import orjson
+import rfc8785
+
+from notifygate.ledger.schema import ledger
+
+COLUMNS = tuple(sorted(str(column.name) for column in ledger.columns if column.name != "position"))
+"""The columns of the canonical form, in its order."""
+
+# Numbers that orjson may write otherwise. A text that looks like one only costs time.
+_ODD_NUMBER = re.compile(rb"""(?:":|[\[,])-?\d+(?:\.|[eE]|(?<=\d{16}))""")
+
+
+class _Columns(Protocol):
+    def __getitem__(self, name: str, /) -> Any: ...
+
+
+def canonical(row: _Columns) -> bytes:
+    """The canonical form of a row, given by its columns as the database has them: `body` is JSON text."""
+    shown = {name: row[name] for name in COLUMNS}
+    shown["body"] = orjson.loads(row["body"])
+    written = orjson.dumps(shown, option=orjson.OPT_SORT_KEYS)
+    if written.isascii() and not _ODD_NUMBER.search(written, written.index(b'"body":')):
+        return written
+    try:
+        return rfc8785.dumps(shown)
+    except rfc8785.CanonicalizationError:
+        return written

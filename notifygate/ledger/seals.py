@@ -1,0 +1,362 @@
+"""The Merkle tree over the send log: which row is which leaf, the hashes, and the checkpoints.
+
+A seal gives many rows their places at once. Where two write a seal that begins at the same leaf, the primary key lets
+one of them in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import orjson
+import sqlalchemy as sa
+
+from notifygate.ledger import rows
+from notifygate.ledger.canonical import COLUMNS, canonical
+from notifygate.ledger.schema import checkpoints, keys, ledger, seals, tree_nodes
+from notifygate.merkle import HASH_BYTES, Tree, fold, leaf_hash
+
+TILE_LEVEL = 8
+"""The roots of subtrees of 2 ** 8 leaves are kept, of 2 ** 16, and so on."""
+
+_TILE = 1 << TILE_LEVEL
+_LOCK = 7_239_501_122  # any fixed number: the PostgreSQL advisory lock of whoever seals
+_VERIFIER = "log_verifier_"
+_ROW = (
+    ledger.c.position,
+    *(
+        sa.type_coerce(ledger.c[name], sa.BigInteger if name == "at" else sa.Text).label(name)
+        for name in COLUMNS
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """Leaves in a row: leaf `first_leaf + i` is the row at `positions[i]`, and its hash is `hash_of(i)`."""
+
+    first_leaf: int
+    positions: tuple[int, ...]
+    hashes: bytes
+    sealed_at: datetime
+
+    @property
+    def end(self) -> int:
+        """The first leaf after it."""
+        return self.first_leaf + len(self.positions)
+
+    def hash_of(self, index: int) -> bytes:
+        return self.hashes[HASH_BYTES * index : HASH_BYTES * (index + 1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedRow:
+    """A row of the send log as the tree sees it: its place, and its canonical form."""
+
+    position: int
+    at: int
+    data: bytes
+
+    @property
+    def hash(self) -> bytes:
+        return leaf_hash(self.data)
+
+
+def take_turn(conn: sa.Connection) -> bool:
+    """On PostgreSQL, be the only one who seals until the transaction ends; say whether it is so."""
+    if conn.dialect.name != "postgresql":
+        return True
+    return bool(conn.execute(sa.select(sa.func.pg_try_advisory_xact_lock(_LOCK))).scalar_one())
+
+
+def size(conn: sa.Connection) -> int:
+    """How many leaves there are."""
+    query = sa.select(seals.c.first_leaf, seals.c.leaves).order_by(seals.c.first_leaf.desc()).limit(1)
+    last = conn.execute(query).one_or_none()
+    return int(last.first_leaf) + int(last.leaves) if last else 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unsealed:
+    """Rows that have no place yet, in the order of their positions, and what is to be noted with their seal."""
+
+    rows: tuple[SealedRow, ...]
+    settled: int
+    snapshot_end: int | None
+
+
+def unsealed(conn: sa.Connection, limit: int) -> Unsealed:
+    """The first rows that have no place yet, at most so many."""
+    floor = settled_up_to(conn)
+    known = {position for seal in above(conn, floor) for position in seal.positions}
+    xmin, xmax = _snapshot(conn)
+    complete = _complete_up_to(conn, xmin, xmax)
+    query = (
+        sa.select(*_ROW)
+        .where(ledger.c.position > floor)
+        .order_by(ledger.c.position)
+        .limit(limit + len(known))
+    )
+    found = [_sealed_row(row._mapping) for row in conn.execute(query) if row.position not in known][:limit]
+    highest = max((row.position for row in found), default=floor)
+    # With this seal, all rows up to the last of a full one have a place, or all that there are.
+    settled = highest if complete is None else max(floor, complete)
+    if len(found) == limit:
+        settled = min(settled, highest)
+    return Unsealed(rows=tuple(found), settled=settled, snapshot_end=xmax)
+
+
+def count_unsealed(conn: sa.Connection) -> int:
+    """How many rows have no place yet."""
+    floor = settled_up_to(conn)
+    there = sa.select(sa.func.count()).select_from(ledger).where(ledger.c.position > floor)
+    known = sum(position > floor for seal in above(conn, floor) for position in seal.positions)
+    return int(conn.execute(there).scalar_one()) - known
+
+
+def settled_up_to(conn: sa.Connection) -> int:
+    """The position up to which every row that there will ever be has a place already."""
+    query = sa.select(seals.c.settled).order_by(seals.c.first_leaf.desc()).limit(1)
+    return int(conn.execute(query).scalar() or 0)
+
+
+def _snapshot(conn: sa.Connection) -> tuple[int | None, int | None]:
+    """On PostgreSQL: all transactions before the first are over, and none from the second on is seen."""
+    if conn.dialect.name != "postgresql":
+        return None, None
+    seen = "pg_snapshot_{}(pg_current_snapshot())::text::bigint"
+    found = conn.exec_driver_sql(f"SELECT {seen.format('xmin')}, {seen.format('xmax')}").one()
+    return int(found[0]), int(found[1])
+
+
+def _complete_up_to(conn: sa.Connection, xmin: int | None, xmax: int | None) -> int | None:
+    """The position up to which all rows are seen that there will ever be; None on SQLite, where that is all of them.
+
+    On PostgreSQL a row may be committed after later ones. The positions below the last of a seal were given out before
+    the next seal saw its rows, by transactions that had begun by then; once those are over, none is still to come.
+    """
+    if xmin is None or xmax is None:
+        return None
+    # A number from beyond the present is of another server, whose rows were loaded here.
+    is_over = (seals.c.snapshot_end <= xmin) | (seals.c.snapshot_end > xmax)
+    over = sa.select(seals.c.first_leaf).where(is_over).order_by(seals.c.first_leaf.desc()).limit(1)
+    highest = (
+        sa.select(seals.c.highest_position)
+        .where(seals.c.first_leaf < over.scalar_subquery())
+        .order_by(seals.c.highest_position.desc())
+        .limit(1)
+    )
+    return int(conn.execute(highest).scalar() or 0)
+
+
+def add(conn: sa.Connection, taken: Unsealed, now: datetime) -> int:
+    """Give rows the next places; return how many leaves there are then.
+
+    Raises `IntegrityError` (at the end of the transaction's block a `LedgerConflict`) where another was quicker.
+    """
+    first = size(conn)
+    hashes = [row.hash for row in taken.rows]
+    positions = [row.position for row in taken.rows]
+    conn.execute(
+        sa.insert(seals).values(
+            first_leaf=first,
+            leaves=len(taken.rows),
+            lowest_position=min(positions),
+            highest_position=max(positions),
+            positions=orjson.dumps(positions).decode(),
+            hashes=b"".join(hashes),
+            sealed_at=now,
+            settled=taken.settled,
+            snapshot_end=taken.snapshot_end,
+        )
+    )
+    end = first + len(taken.rows)
+    _add_nodes(conn, first, end)
+    return end
+
+
+def _add_nodes(conn: sa.Connection, old: int, new: int) -> None:
+    """Keep the roots of the subtrees that are whole now and were not before."""
+    level = TILE_LEVEL
+    while new >> level:
+        first, end = old >> level, new >> level
+        below = _level(conn, level - TILE_LEVEL, first << TILE_LEVEL, (end - first) << TILE_LEVEL)
+        nodes = [
+            {"level": level, "number": number, "hash": fold(below[_TILE * index : _TILE * (index + 1)])}
+            for index, number in enumerate(range(first, end))
+        ]
+        if nodes:
+            conn.execute(sa.insert(tree_nodes), nodes)
+        level += TILE_LEVEL
+
+
+def tree(conn: sa.Connection) -> Tree:
+    """The tree as the database has it. Raises `KeyError` where a part of it is missing."""
+
+    def subtree(level: int, number: int) -> bytes:
+        stored = level - level % TILE_LEVEL
+        return fold(_level(conn, stored, number << (level - stored), 1 << (level - stored)))
+
+    return Tree(subtree)
+
+
+def _level(conn: sa.Connection, level: int, first: int, count: int) -> list[bytes]:
+    """The hashes of nodes in a row, of level 0 those of leaves. Raises `KeyError`."""
+    if not count:
+        return []
+    if not level:
+        return list(_leaf_hashes(conn, first, count))
+    query = sa.select(tree_nodes.c.hash).where(
+        tree_nodes.c.level == level, tree_nodes.c.number >= first, tree_nodes.c.number < first + count
+    )
+    found = [bytes(row[0]) for row in conn.execute(query.order_by(tree_nodes.c.number))]
+    if len(found) != count:
+        raise KeyError((level, first))
+    return found
+
+
+def _leaf_hashes(conn: sa.Connection, first: int, count: int) -> Iterator[bytes]:
+    expected = first
+    for seal in _overlapping(conn, first, first + count):
+        for index in range(
+            max(0, first - seal.first_leaf), min(len(seal.positions), first + count - seal.first_leaf)
+        ):
+            if seal.first_leaf + index != expected:
+                raise KeyError((0, expected))
+            yield seal.hash_of(index)
+            expected += 1
+    if expected != first + count:
+        raise KeyError((0, expected))
+
+
+def _overlapping(conn: sa.Connection, first: int, end: int) -> Iterator[Seal]:
+    """The seals that hold some of the leaves, in order. Raises `KeyError` for one that is not whole."""
+    begins = sa.select(sa.func.max(seals.c.first_leaf)).where(seals.c.first_leaf <= first).scalar_subquery()
+    query = sa.select(seals).where(seals.c.first_leaf >= begins, seals.c.first_leaf < end)
+    for row in conn.execute(query.order_by(seals.c.first_leaf)):
+        yield _seal(row)
+
+
+def after(conn: sa.Connection, leaf: int, limit: int) -> list[Seal]:
+    """At most so many seals that begin at a leaf or later, in order. Raises `KeyError` for one that is not whole."""
+    query = sa.select(seals).where(seals.c.first_leaf >= leaf).order_by(seals.c.first_leaf).limit(limit)
+    return [_seal(row) for row in conn.execute(query)]
+
+
+def above(conn: sa.Connection, position: int) -> list[Seal]:
+    """The seals that hold a row at a later position."""
+    query = sa.select(seals).where(seals.c.highest_position > position).order_by(seals.c.first_leaf)
+    return [_seal(row) for row in conn.execute(query)]
+
+
+def leaf_of(conn: sa.Connection, position: int) -> tuple[int, bytes] | None:
+    """The leaf of the row at a position, and its hash, if it has a place."""
+    query = sa.select(seals).where(seals.c.lowest_position <= position, seals.c.highest_position >= position)
+    for row in conn.execute(query):
+        seal = _seal(row)
+        if position in seal.positions:
+            index = seal.positions.index(position)
+            return seal.first_leaf + index, seal.hash_of(index)
+    return None
+
+
+def leaves_of(conn: sa.Connection, runs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """The leaves of the rows at some positions, both as runs: first and last."""
+    if not runs:
+        return []
+    starts = [first for first, _ in runs]
+    found: list[tuple[int, int]] = []
+    query = sa.select(seals).where(
+        seals.c.highest_position >= runs[0][0], seals.c.lowest_position <= runs[-1][1]
+    )
+    for row in conn.execute(query.order_by(seals.c.first_leaf)):
+        seal = _seal(row)
+        for leaf, position in enumerate(seal.positions, seal.first_leaf):
+            place = bisect_right(starts, position) - 1
+            if place < 0 or position > runs[place][1]:
+                continue
+            if found and found[-1][1] == leaf - 1:
+                found[-1] = (found[-1][0], leaf)
+            else:
+                found.append((leaf, leaf))
+    return found
+
+
+def rows_between(conn: sa.Connection, lowest: int, highest: int) -> Iterator[SealedRow]:
+    """The rows at positions from one to another, as the tree sees them."""
+    query = sa.select(*_ROW).where(ledger.c.position >= lowest, ledger.c.position <= highest)
+    for row in conn.execute(query):
+        yield _sealed_row(row._mapping)
+
+
+def rows_at(conn: sa.Connection, positions: Sequence[int]) -> Iterator[SealedRow]:
+    """The rows at some positions, as the tree sees them."""
+    for start in range(0, len(positions), _TILE):
+        query = sa.select(*_ROW).where(ledger.c.position.in_(positions[start : start + _TILE]))
+        for row in conn.execute(query):
+            yield _sealed_row(row._mapping)
+
+
+def nodes(conn: sa.Connection, level: int, first: int, count: int) -> dict[int, bytes]:
+    """The kept roots of a level, by number."""
+    query = sa.select(tree_nodes.c.number, tree_nodes.c.hash).where(
+        tree_nodes.c.level == level, tree_nodes.c.number >= first, tree_nodes.c.number < first + count
+    )
+    return {int(number): bytes(found) for number, found in conn.execute(query)}
+
+
+def add_checkpoint(conn: sa.Connection, of_size: int, note: str, now: datetime) -> None:
+    """Keep a checkpoint. Raises `IntegrityError` as `add` does."""
+    conn.execute(sa.insert(checkpoints).values(size=of_size, note=note, made_at=now))
+
+
+def newest_checkpoint(conn: sa.Connection) -> tuple[int, str, datetime] | None:
+    """The size, the note and the time of the last checkpoint."""
+    query = sa.select(checkpoints).order_by(checkpoints.c.size.desc()).limit(1)
+    row = conn.execute(query).one_or_none()
+    return (int(row.size), row.note, row.made_at) if row else None
+
+
+def all_checkpoints(conn: sa.Connection, *, after_size: int = -1) -> Iterator[tuple[int, str, datetime]]:
+    """Checkpoints in order, with their sizes, as the table has them, and when they were made."""
+    query = sa.select(checkpoints).where(checkpoints.c.size > after_size).order_by(checkpoints.c.size)
+    for row in conn.execute(query):
+        yield int(row.size), row.note, row.made_at
+
+
+def verifiers(conn: sa.Connection) -> list[str]:
+    """The public keys that have signed checkpoints of this ledger, as it says itself."""
+    query = sa.select(keys.c.value).where(keys.c.name.like(f"{_VERIFIER}%")).order_by(keys.c.name)
+    return list(conn.execute(query).scalars())
+
+
+def name_verifier(conn: sa.Connection, verifier: str) -> None:
+    """Note that a public key signs checkpoints of this ledger."""
+    digest = hashlib.sha256(verifier.encode()).hexdigest()
+    rows.insert_new(conn, keys, [{"name": f"{_VERIFIER}{digest[:16]}", "value": verifier}])
+
+
+def _seal(row: Any) -> Seal:
+    """Read a seal. One whose parts do not fit together, which is never written so, is a `KeyError`."""
+    try:
+        positions = orjson.loads(row.positions)
+    except ValueError:
+        positions = []
+    is_whole = isinstance(positions, list) and all(isinstance(one, int) for one in positions)
+    if not is_whole or not 0 < len(positions) == row.leaves == len(row.hashes) / HASH_BYTES:
+        raise KeyError((0, row.first_leaf))
+    return Seal(
+        first_leaf=int(row.first_leaf),
+        positions=tuple(positions),
+        hashes=bytes(row.hashes),
+        sealed_at=row.sealed_at,
+    )
+
+
+def _sealed_row(row: sa.RowMapping) -> SealedRow:
+    return SealedRow(position=int(row["position"]), at=int(row["at"]), data=canonical(row))

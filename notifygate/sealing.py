@@ -1,0 +1,239 @@
+"""The sealer: gives the rows of the send log their places in a Merkle tree, and signs what the tree says of itself.
+
+A row is sealed within about a second after it was committed. From then on nobody can change it, remove it, put one in
+before it or take it elsewhere, without the tree telling; see `audit.verification`. It runs beside the work in every
+worker process, and at the end of `drain`. Any number of them may: the ledger lets one in at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from notifygate.config import LogSettings
+from notifygate.errors import LedgerError, NotifygateError
+from notifygate.failpoints import FailPoint, reach
+from notifygate.ledger import seals
+from notifygate.ledger.database import Ledger, LedgerConflict
+from notifygate.notes import Checkpoint, NoteError, Signer, Verifier, new_private_key
+
+logger = logging.getLogger(__name__)
+
+_AT_ONCE = 5_000
+_KEY_NAME = "log-key.pem"
+_SEE = "run 'notifygate log verify'"
+_INCOMPLETE = f"a part of the seals of the send log is missing: {_SEE}"
+_VERIFIER_NAME = "log-verifier.txt"
+
+
+class LogKeys:
+    """The key that signs the checkpoints of a ledger on this machine, and the keys that the ledger names.
+
+    The private key is that of the config, or else one that is made in the data folder when
+    the ledger has none yet. It is never in the ledger: who can change the rows there must not be able to sign them.
+    """
+
+    def __init__(self, ledger: Ledger, settings: LogSettings, data_dir: Path) -> None:
+        self._ledger = ledger
+        self._settings = settings
+        self._path = data_dir / _KEY_NAME
+        self._verifier_path = data_dir / _VERIFIER_NAME
+
+    @property
+    def origin(self) -> str:
+        """What the checkpoints call this log."""
+        return self._settings.origin or f"notifygate/{self._ledger.id}"
+
+    @cached_property
+    def signer(self) -> Signer | None:
+        """The signer of this machine; None where the ledger is signed elsewhere, and the key is not here.
+
+        Raises `NoteError` for a key that cannot be read.
+        """
+        if self._settings.key is not None:
+            return self._registered(self._settings.key.get_secret_value().encode())
+        try:
+            return self._registered(self._path.read_bytes())
+        except (FileNotFoundError, NotADirectoryError):
+            if self.named_by_the_ledger():
+                return None
+            return self._registered(self._make())
+        except OSError as error:
+            raise NoteError(
+                f"{self._path} cannot be read: {error.strerror or type(error).__name__}"
+            ) from error
+
+    def public(self) -> tuple[Verifier, ...]:
+        """The keys that this machine knows without asking the ledger: its own, and the one that it noted."""
+        found = {}
+        with suppress(OSError, NoteError):
+            noted = Verifier.parse(self._verifier_path.read_text(encoding="utf-8"))
+            found[str(noted)] = noted
+        if (signer := self.signer) is not None:
+            found[str(signer.verifier)] = signer.verifier
+        return tuple(found.values())
+
+    def named_by_the_ledger(self) -> tuple[Verifier, ...]:
+        """The keys that the ledger says have signed it. Whoever can change it can change these."""
+        with self._ledger.read() as conn:
+            return tuple(map(Verifier.parse, seals.verifiers(conn)))
+
+    def _make(self) -> bytes:
+        pem = new_private_key()
+        try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with os.fdopen(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+                file.write(pem)
+                file.flush()
+                os.fsync(file.fileno())
+        except FileExistsError:
+            return self._path.read_bytes()  # another process was quicker
+        except OSError as error:
+            raise NoteError(
+                f"gateway.data_dir: no key to sign the log with can be kept in it ({error.strerror})"
+            ) from error
+        return pem
+
+    def _registered(self, pem: bytes) -> Signer:
+        signer = Signer.from_pem(self.origin, pem)
+        verifier = str(signer.verifier)
+        with suppress(OSError):
+            self._verifier_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._verifier_path.write_text(f"{verifier}\n", encoding="utf-8")
+        with self._ledger.read() as conn:
+            is_known = verifier in seals.verifiers(conn)
+        if not is_known:
+            self._ledger.transact(lambda conn: seals.name_verifier(conn, verifier))
+        return signer
+
+
+class Sealer:
+    """Seals what is not sealed yet. Safe in any number of processes and threads."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        settings: Callable[[], LogSettings],
+        data_dir: Path,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._ledger = ledger
+        self._settings = settings
+        self._data_dir = data_dir
+        self._clock = clock
+        self._keys: LogKeys | None = None
+
+    @property
+    def keys(self) -> LogKeys:
+        if self._keys is None:
+            self._keys = LogKeys(self._ledger, self._settings(), self._data_dir)
+        return self._keys
+
+    def work(self) -> int:
+        """Seal what there is, and make a checkpoint where the last is old enough; return how many rows were sealed."""
+        sealed = self.seal()
+        self.checkpoint(unless_newer_than=self._settings().checkpoint_every)
+        return sealed
+
+    def work_quietly(self) -> None:
+        """The same for whoever has done something more important: a failure is logged, and made good by the next."""
+        try:
+            self.work()
+        except NotifygateError as error:
+            logger.warning("log_not_sealed", extra={"error": str(error)})
+
+    def seal(self) -> int:
+        """Give all rows that are committed their places; return how many.
+
+        Where another process is doing it, it is left to it.
+        """
+        total = 0
+        try:
+            while count := self._seal_some():
+                total += count
+                if count < _AT_ONCE:
+                    break
+        except LedgerConflict:
+            pass  # another process was quicker, and goes on
+        except KeyError:
+            raise LedgerError(_INCOMPLETE) from None
+        return total
+
+    def _seal_some(self) -> int:
+        if self._ledger.dialect == "postgresql":
+            with self._ledger.begin() as conn:
+                if not seals.take_turn(conn):
+                    return 0
+                return self._write(conn, seals.unsealed(conn, _AT_ONCE))
+        # Read and hashed before: nobody else can write meanwhile.
+        with self._ledger.read() as conn:
+            size, found = seals.size(conn), seals.unsealed(conn, _AT_ONCE)
+        if not found.rows:
+            return 0
+        with self._ledger.begin() as conn:
+            return self._write(conn, found) if seals.size(conn) == size else 0
+
+    def _write(self, conn: sa.Connection, found: seals.Unsealed) -> int:
+        if found.rows:
+            seals.add(conn, found, self._clock())
+            reach(FailPoint.SEAL_WRITTEN)
+        return len(found.rows)
+
+    def checkpoint(self, *, unless_newer_than: timedelta = timedelta(0)) -> Checkpoint | None:
+        """Sign what the tree says now, and keep it; return the newest checkpoint there is.
+
+        None where nothing is sealed yet, or where this machine has no key and no other has signed. Raises
+        `LedgerError` where the tree is not the one that the last checkpoint is of: that is never signed.
+        """
+        with self._ledger.read() as conn:
+            newest, size = seals.newest_checkpoint(conn), seals.size(conn)
+        if newest is not None:
+            of_size, note, made_at = newest
+            age = self._clock() - made_at
+            if of_size == size or timedelta(0) <= age < unless_newer_than:
+                return Checkpoint.parse(note)
+        if not size:
+            return None
+        signer = self.keys.signer
+        if signer is None:
+            return Checkpoint.parse(newest[1]) if newest else None
+        with self._ledger.read() as conn:
+            made = self._signed(conn, signer, newest[1] if newest else None)
+        with suppress(LedgerConflict), self._ledger.begin() as conn:  # another process may have been quicker
+            seals.add_checkpoint(conn, made.size, made.note, self._clock())
+            reach(FailPoint.CHECKPOINT_WRITTEN)
+        self._copy(made)
+        return made
+
+    def _signed(self, conn: sa.Connection, signer: Signer, last: str | None) -> Checkpoint:
+        size, tree = seals.size(conn), seals.tree(conn)
+        try:
+            if last is not None:
+                before = Checkpoint.parse(last)
+                # INVARIANT(one history): what was signed before is the beginning of what is signed now.
+                if before.size > size or tree.root(before.size) != before.root:
+                    raise LedgerError(f"the seals of the send log are not those that were signed: {_SEE}")
+            root = tree.root(size)
+        except KeyError:
+            raise LedgerError(_INCOMPLETE) from None
+        return Checkpoint.signed(signer, self.keys.origin, size, root)
+
+    def _copy(self, made: Checkpoint) -> None:
+        """Write the checkpoint where a copy is to live, if that is configured."""
+        path = self._settings().checkpoint_file
+        if path is None:
+            return
+        try:
+            written = path.with_name(f"{path.name}.{os.getpid()}.new")
+            written.write_text(made.note, encoding="utf-8")
+            written.replace(path)
+        except OSError as error:
+            told = error.strerror or type(error).__name__
+            logger.warning("checkpoint_not_copied", extra={"error": f"log.checkpoint_file: {told}"})

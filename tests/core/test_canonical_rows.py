@@ -1,0 +1,47 @@
+"""The canonical form of rows of the send log: RFC 8785."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
+
+from notifygate.ledger.canonical import COLUMNS, canonical
+from notifygate.ledger.schema import ledger
+
+numbers = st.integers(-(2**53) + 1, 2**53 - 1) | st.floats(allow_nan=False, allow_infinity=False)
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+values = st.recursive(
+    st.none() | st.booleans() | numbers | texts,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(texts, inner, max_size=4),
+    max_leaves=12,
+)
+bodies = st.dictionaries(texts, values, max_size=5)
+
+
+def row(body: Any, **columns: Any) -> dict[str, Any]:
+    return dict.fromkeys(COLUMNS) | {"at": 1_780_000_000_000_000, "kind": "decision", **columns, "body": body}
+
+
+@given(body=bodies, merchant=st.none() | texts)
+def test_is_the_json_canonicalization_scheme(body: dict[str, Any], merchant: str | None) -> None:
+    expected = rfc8785.dumps(row(body, merchant=merchant))
+
+    assert canonical(row(json.dumps(body), merchant=merchant)) == expected
+
+
+def test_does_not_depend_on_how_the_database_keeps_the_body() -> None:
+    assert canonical(row('{"b": [1, 2],\n "a": "x"}')) == canonical(row('{"a":"x","b":[1,2]}'))
+
+
+def test_has_every_column_but_the_position() -> None:
+    written = json.loads(canonical(row("{}")))
+
+    assert sorted(written) == sorted(column.name for column in ledger.columns if column.name != "position")
+
+
+def test_a_number_that_the_scheme_does_not_know_is_written_out() -> None:
+    assert b'"n":123456789012345678' in canonical(row('{"n": 123456789012345678}'))

@@ -1,0 +1,577 @@
+"""That the send log was not altered: sealing, verifying, and proving it to others.
+
+Tampering is done as an intruder would: in the database itself, with the triggers out of the way.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from support.clock import SimulatedClock
+from support.fixtures import ConfigFile, OpenGate
+from support.messages import ANNA_EMAIL, newsletter, order_update
+from support.processes import CHECKOUT
+from support.tables import plain_engine
+
+from notifygate import Gateway, LedgerError, NotFound
+from notifygate.audit.verification import Fault, Verification
+from notifygate.cli import main
+from notifygate.failpoints import FailPoint, armed
+from notifygate.ledger import seals
+from notifygate.notes import Checkpoint, NoteError, Signer, new_private_key
+
+ON_POSTGRESQL = pytest.mark.parametrize("databases", ["postgresql"], indirect=True)
+ON_SQLITE = pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def used(gate: Gateway, clock: SimulatedClock) -> Gateway:
+    """A gateway whose log has rows in several seals, and two checkpoints."""
+    gate.consent.withdraw(ANNA_EMAIL)
+    for text in ("One.", "Two.", "Three."):
+        gate.submit(order_update(text=text))
+        gate.submit(newsletter(text=text))
+        gate.drain()
+        clock.advance(minutes=2)
+    return gate
+
+
+@contextmanager
+def intruder(url: str) -> Iterator[sa.Connection]:
+    """A connection of somebody who may do anything to the database."""
+    with plain_engine(url) as engine, engine.begin() as conn:
+        if conn.dialect.name == "postgresql":
+            conn.execute(sa.text("SET session_replication_role = replica"))  # no triggers
+        else:
+            triggers = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+            for name in conn.execute(sa.text(triggers)).scalars().all():
+                conn.execute(sa.text(f"DROP TRIGGER {name}"))
+        yield conn
+
+
+def tamper(url: str, *statements: str) -> None:
+    with intruder(url) as conn:
+        for statement in statements:
+            assert conn.execute(sa.text(statement)).rowcount != 0
+
+
+def faults(found: Verification) -> list[tuple[str, int | None]]:
+    return [(problem.fault.value, problem.position) for problem in found.problems]
+
+
+def positions(url: str) -> list[int]:
+    with plain_engine(url) as engine, engine.connect() as conn:
+        return list(conn.execute(sa.text("SELECT position FROM ledger ORDER BY position")).scalars())
+
+
+class TestSealing:
+    def test_gives_every_row_a_place_without_gaps(self, used: Gateway, ledger_url: str) -> None:
+        found = used.proofs.verify()
+
+        assert found.is_intact
+        assert found.size == len(positions(ledger_url))
+        assert found.signed_up_to == found.size
+        assert (found.unsealed, found.removed, found.sealed_late) == (0, 0, 0)
+        with plain_engine(ledger_url) as engine, engine.connect() as conn:
+            rows = conn.execute(sa.text("SELECT first_leaf, leaves, positions FROM seals ORDER BY 1")).all()
+        assert len(rows) >= 3
+        assert [row[0] for row in rows] == [sum(row[1] for row in rows[:place]) for place in range(len(rows))]
+        assert sorted(one for row in rows for one in json.loads(row[2])) == positions(ledger_url)
+
+    def test_makes_a_checkpoint_as_often_as_the_config_says(
+        self, open_gate: OpenGate, clock: SimulatedClock
+    ) -> None:
+        gate = open_gate(log={"checkpoint_every": "1h"})
+        sizes = []
+        for minutes in (0, 10, 49, 1):
+            clock.advance(minutes=minutes)
+            gate.submit(order_update(text=f"After {minutes}."))
+            gate.drain()
+            sizes.append(gate.proofs.verify().signed_up_to)
+
+        assert sizes == [3, 3, 3, 12]
+
+    def test_of_many_at_once_gives_each_row_one_place(
+        self, open_gate: OpenGate, clock: SimulatedClock
+    ) -> None:
+        gates = [open_gate() for _ in range(3)]
+        done = threading.Event()
+
+        def seal(gate: Gateway) -> None:
+            while not done.is_set():
+                gate._runtime.sealer.work()
+
+        sealing = [threading.Thread(target=seal, args=[gate]) for gate in gates]
+        for thread in sealing:
+            thread.start()
+        for number in range(40):
+            gates[0].submit(order_update(text=f"Parcel {number}."))
+        done.set()
+        for thread in sealing:
+            thread.join()
+
+        gates[1]._runtime.sealer.work()
+        found = gates[2].proofs.verify()
+        assert found.is_intact, found.problems
+        assert found.size == 40
+
+    @ON_POSTGRESQL
+    def test_finds_rows_that_are_committed_after_later_ones(self, gate: Gateway, ledger_url: str) -> None:
+        sealer = gate._runtime.sealer
+        with plain_engine(ledger_url) as engine, engine.connect() as slow, slow.begin():
+            gate.submit(order_update(text="Committed last."), connection=slow)
+            for number in range(5):
+                gate.submit(order_update(to=f"bo{number}@example.dk"))
+                sealer.seal()
+            assert gate.proofs.verify().size == 5
+        assert gate.proofs.verify().unsealed == 1
+        sealer.seal()
+
+        found = gate.proofs.verify()
+        assert found.is_intact, found.problems
+        assert (found.size, found.unsealed) == (6, 0)
+
+    @ON_POSTGRESQL
+    def test_knows_that_a_row_which_was_rolled_back_never_comes(self, gate: Gateway, ledger_url: str) -> None:
+        sealer = gate._runtime.sealer
+        with plain_engine(ledger_url) as engine, engine.connect() as conn:
+            transaction = conn.begin()
+            gate.submit(order_update(text="Never."), connection=conn)
+            transaction.rollback()
+        for number in range(4):
+            gate.submit(order_update(to=f"bo{number}@example.dk"))
+            sealer.seal()
+
+        assert gate.proofs.verify().is_intact
+        with plain_engine(ledger_url) as engine, engine.connect() as conn:
+            assert seals.settled_up_to(conn) == positions(ledger_url)[-3]
+
+    @pytest.mark.parametrize("point", [FailPoint.SEAL_WRITTEN, FailPoint.CHECKPOINT_WRITTEN])
+    def test_that_broke_off_is_made_good_by_the_next(self, gate: Gateway, point: FailPoint) -> None:
+        gate.submit(order_update())
+
+        def break_off() -> None:
+            raise KeyboardInterrupt
+
+        with armed(point, break_off), pytest.raises(KeyboardInterrupt):
+            gate._runtime.sealer.work()
+        assert gate.proofs.verify().is_intact
+
+        gate._runtime.sealer.work()
+        found = gate.proofs.verify()
+        assert found.is_intact
+        assert (found.size, found.signed_up_to, found.unsealed) == (1, 1, 0)
+
+    def test_that_fails_keeps_nothing_from_being_sent(
+        self, open_gate: OpenGate, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        gate = open_gate()
+        (tmp_path / ".notifygate").mkdir(exist_ok=True)
+        (tmp_path / ".notifygate" / "log-key.pem").write_text("no key")
+        gate.submit(order_update())
+
+        assert gate.drain() == 1
+        assert "log_not_sealed" in caplog.text
+
+    def test_keeps_the_private_key_to_its_owner_and_out_of_the_ledger(
+        self, used: Gateway, ledger_url: str, tmp_path: Path
+    ) -> None:
+        key = tmp_path / ".notifygate" / "log-key.pem"
+
+        assert key.stat().st_mode & 0o777 == 0o600
+        secret = key.read_text().splitlines()[1]
+        with plain_engine(ledger_url) as engine, engine.connect() as conn:
+            values = conn.execute(sa.text("SELECT value FROM keys")).scalars().all()
+        assert not [value for value in values if secret in value]
+
+    def test_copies_the_newest_checkpoint_where_it_is_to_live(
+        self, open_gate: OpenGate, tmp_path: Path
+    ) -> None:
+        gate = open_gate(log={"checkpoint_file": str(tmp_path / "kept.txt"), "origin": "shop.example/log"})
+        gate.submit(order_update())
+        gate.drain()
+
+        kept = Checkpoint.parse((tmp_path / "kept.txt").read_text("utf-8"))
+        assert (kept.origin, kept.size) == ("shop.example/log", 3)
+        assert gate.proofs.verify(checkpoints=[kept]).is_intact
+
+
+class TestTampering:
+    def test_with_a_row_is_named(self, used: Gateway, ledger_url: str) -> None:
+        tamper(ledger_url, "UPDATE ledger SET outcome = 'allow' WHERE position = 5")
+
+        assert faults(used.proofs.verify()) == [("altered", 5)]
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE ledger SET body = '{}' WHERE position = 5",
+            "UPDATE ledger SET at = at + 1 WHERE position = 5",
+            "UPDATE ledger SET merchant = NULL WHERE position = 5",
+            "UPDATE ledger SET contact_point_id = 'cp_another' WHERE position = 5",
+        ],
+    )
+    def test_with_any_column_is_seen(self, used: Gateway, ledger_url: str, statement: str) -> None:
+        tamper(ledger_url, statement)
+
+        assert faults(used.proofs.verify()) == [("altered", 5)]
+
+    def test_by_removing_a_row_is_named(self, used: Gateway, ledger_url: str) -> None:
+        tamper(ledger_url, "DELETE FROM ledger WHERE position = 7")
+
+        assert faults(used.proofs.verify()) == [("missing", 7)]
+
+    def test_by_putting_a_row_in_is_named(self, used: Gateway, ledger_url: str) -> None:
+        columns = "kind, at, message_id, contact_point_id, merchant, purpose, channel, outcome, body"
+        tamper(
+            ledger_url,
+            f"INSERT INTO ledger (position, {columns}) SELECT 0, {columns} FROM ledger WHERE position = 3",
+        )
+
+        assert faults(used.proofs.verify()) == [("inserted", 0)]
+
+    def test_by_exchanging_rows_is_named(self, used: Gateway, ledger_url: str) -> None:
+        tamper(
+            ledger_url,
+            "UPDATE ledger SET position = 1003 WHERE position = 3",
+            "UPDATE ledger SET position = 3 WHERE position = 6",
+            "UPDATE ledger SET position = 6 WHERE position = 1003",
+        )
+
+        found = used.proofs.verify()
+        assert faults(found) == [("reordered", 3), ("reordered", 6)]
+        assert "belongs in row 6" in found.problems[0].told
+
+    def test_with_a_row_and_its_hash_is_narrowed_down_by_the_checkpoints(
+        self, used: Gateway, ledger_url: str
+    ) -> None:
+        """Whoever computes the hash anew fails at the first checkpoint that was signed after it."""
+        with intruder(ledger_url) as conn:
+            conn.execute(sa.text("UPDATE ledger SET outcome = 'allow' WHERE position = 7"))
+            first, places, hashes = conn.execute(
+                sa.text(
+                    "SELECT first_leaf, positions, hashes FROM seals ORDER BY first_leaf LIMIT 1 OFFSET 1"
+                )
+            ).one()
+            [row] = seals.rows_at(conn, [7])
+            place = json.loads(places).index(7)
+            forged = bytes(hashes)[: 32 * place] + row.hash + bytes(hashes)[32 * (place + 1) :]
+            conn.execute(
+                sa.text("UPDATE seals SET hashes = :forged WHERE first_leaf = :first"),
+                {"forged": forged, "first": first},
+            )
+
+        found = used.proofs.verify()
+        assert {problem.fault for problem in found.problems} == {Fault.CHECKPOINT_DIFFERS}
+        assert found.problems[0].leaf == first  # signed up to there, and not beyond
+        assert found.signed_up_to == first
+
+    def test_by_cutting_off_the_end_is_seen_against_a_checkpoint_kept_elsewhere(
+        self, used: Gateway, ledger_url: str
+    ) -> None:
+        kept = used.proofs.checkpoint()
+        with intruder(ledger_url) as conn:
+            last = conn.execute(sa.text("SELECT max(first_leaf) FROM seals")).scalar_one()
+            lowest = conn.execute(
+                sa.text("SELECT lowest_position FROM seals WHERE first_leaf = :last"), {"last": last}
+            ).scalar_one()
+            for statement in (
+                "DELETE FROM ledger WHERE position >= :lowest",
+                "DELETE FROM seals WHERE first_leaf = :last",
+                "DELETE FROM checkpoints WHERE size > :last",
+            ):
+                conn.execute(sa.text(statement), {"lowest": lowest, "last": last})
+
+        assert used.proofs.verify().is_intact  # nothing that is left tells of it
+        found = used.proofs.verify(checkpoints=[kept])
+        assert [(problem.fault.value, problem.leaf) for problem in found.problems] == [("truncated", last)]
+
+    def test_by_a_checkpoint_with_a_key_of_ones_own_is_seen(self, used: Gateway, ledger_url: str) -> None:
+        kept = used.proofs.checkpoint()
+        forger = Signer.from_pem(kept.origin, new_private_key())
+        forged = Checkpoint.signed(forger, kept.origin, kept.size, bytes(32))
+        with intruder(ledger_url) as conn:
+            conn.execute(
+                sa.text("UPDATE checkpoints SET note = :note WHERE size = :size"),
+                {"note": forged.note, "size": kept.size},
+            )
+
+        found = used.proofs.verify()
+        assert [(problem.fault.value, problem.leaf) for problem in found.problems] == [
+            ("checkpoint_forged", kept.size)
+        ]
+
+    def test_with_a_signed_checkpoint_is_seen(self, used: Gateway, ledger_url: str) -> None:
+        tamper(ledger_url, "UPDATE checkpoints SET note = replace(note, 'A', 'B')")
+
+        assert {problem.fault for problem in used.proofs.verify().problems} == {Fault.CHECKPOINT_FORGED}
+
+    @pytest.mark.parametrize(
+        ("statements", "fault"),
+        [
+            (["DELETE FROM seals WHERE first_leaf = 0"], Fault.MISSING),
+            (["UPDATE seals SET leaves = leaves + 1 WHERE first_leaf = 0"], Fault.SEAL_ALTERED),
+            (["UPDATE seals SET positions = 'x' WHERE first_leaf = 0"], Fault.SEAL_ALTERED),
+            (["UPDATE seals SET positions = '[\"1\"]' WHERE first_leaf = 0"], Fault.SEAL_ALTERED),
+        ],
+    )
+    def test_with_the_seals_is_seen_and_nothing_is_signed_any_more(
+        self, used: Gateway, ledger_url: str, statements: list[str], fault: Fault
+    ) -> None:
+        tamper(ledger_url, *statements)
+
+        assert fault in {problem.fault for problem in used.proofs.verify().problems}
+        used.submit(order_update(text="One more."))
+        with pytest.raises(LedgerError, match="log verify"):
+            used.proofs.checkpoint()
+
+    def test_with_the_kept_roots_of_subtrees_is_seen(self, gate: Gateway, ledger_url: str) -> None:
+        list(gate.submit_many(order_update(text=f"Parcel {number}.") for number in range(600)))
+        gate.proofs.checkpoint()
+        assert gate.proofs.verify().is_intact
+
+        tamper(ledger_url, "UPDATE tree_nodes SET hash = (SELECT hash FROM tree_nodes WHERE number = 0)")
+
+        found = gate.proofs.verify()
+        assert [(problem.fault.value, problem.leaf) for problem in found.problems] == [("seal_altered", 256)]
+
+    def test_with_very_many_rows_is_counted_and_the_first_are_named(
+        self, gate: Gateway, ledger_url: str
+    ) -> None:
+        list(gate.submit_many(order_update(text=f"Parcel {number}.") for number in range(300)))
+        gate.proofs.checkpoint()
+        tamper(ledger_url, "UPDATE ledger SET outcome = 'allow'")
+
+        found = gate.proofs.verify()
+        assert found.problem_count == 300
+        assert faults(found) == [("altered", position) for position in range(1, 101)]
+
+
+class TestVerifying:
+    def test_counts_what_was_sealed_long_after_its_date(self, gate: Gateway, clock: SimulatedClock) -> None:
+        gate.submit(order_update())
+        clock.advance(hours=2)
+        gate.proofs.checkpoint()
+
+        assert gate.proofs.verify().sealed_late == 1
+
+    def test_refuses_a_checkpoint_of_another_log(self, used: Gateway, open_gate: OpenGate) -> None:
+        foreign = Checkpoint.signed(
+            Signer.from_pem("other.example", new_private_key()), "other.example", 3, bytes(32)
+        )
+
+        found = used.proofs.verify(checkpoints=[foreign])
+        assert [problem.fault for problem in found.problems] == [Fault.CHECKPOINT_FOREIGN]
+
+    def test_where_the_key_is_not_goes_by_that_of_the_ledger_and_says_so(
+        self, used: Gateway, open_gate: OpenGate, tmp_path: Path
+    ) -> None:
+        elsewhere = open_gate(gateway={"data_dir": str(tmp_path / "elsewhere")})
+
+        found = elsewhere.proofs.verify()
+        assert found.is_intact
+        assert found.keys_are_the_ledgers_own
+        assert not used.proofs.verify().keys_are_the_ledgers_own
+
+    def test_a_machine_without_the_key_seals_and_leaves_signing_to_the_others(
+        self, used: Gateway, open_gate: OpenGate, tmp_path: Path
+    ) -> None:
+        elsewhere = open_gate(gateway={"data_dir": str(tmp_path / "elsewhere")})
+        elsewhere.submit(order_update(text="From elsewhere."))
+        before = used.proofs.verify()
+        elsewhere.drain()
+
+        after = elsewhere.proofs.verify()
+        assert after.size > before.size
+        assert after.signed_up_to == before.signed_up_to
+        with pytest.raises(LedgerError, match=r"log\.key_file"):
+            elsewhere.proofs.checkpoint()
+
+    def test_an_empty_log_is_intact(self, gate: Gateway) -> None:
+        assert gate.proofs.verify().is_intact
+        with pytest.raises(NotFound, match="nothing is in the send log"):
+            gate.proofs.checkpoint()
+
+
+class TestProving:
+    def check(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the checker as an outsider would: without the package."""
+        script = CHECKOUT / "examples" / "verify_proof.py"
+        command = [sys.executable, "-I", str(script), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    def test_a_message_to_an_outsider(self, used: Gateway, tmp_path: Path) -> None:
+        message_id = used.submit(order_update(text="To be proved.")).message_id
+        used.drain()
+        proof = used.proofs.prove(message_id).to_json()
+        [key] = map(str, used.proofs.verifiers())
+        path = tmp_path / "proof.json"
+        path.write_text(json.dumps(proof), encoding="utf-8")
+
+        found = self.check(str(path), "--key", key)
+        assert (found.returncode, found.stderr) == (0, "")
+        assert [line.split(" ")[1] for line in found.stdout.splitlines()[:3]] == [
+            "submitted",
+            "decision",
+            "attempt",
+        ]
+        assert "anna@example.dk" not in path.read_text("utf-8")
+        assert "To be proved" not in path.read_text("utf-8")
+
+    @pytest.mark.parametrize(
+        "forge",
+        [
+            lambda proof: proof["rows"][1].update(
+                record=proof["rows"][1]["record"].replace('"allow"', '"deny"')
+            ),
+            lambda proof: proof["rows"][1].update(proof=proof["rows"][0]["proof"]),
+            lambda proof: proof.update(checkpoint=proof["checkpoint"].replace("\n19\n", "\n20\n")),
+            lambda proof: proof["rows"][0].update(
+                proof=proof["rows"][0]["proof"].replace("\nindex ", "\nindex 1")
+            ),
+        ],
+        ids=["record", "path", "checkpoint", "place"],
+    )
+    @ON_SQLITE
+    def test_a_forged_one_does_not_hold(
+        self, used: Gateway, tmp_path: Path, forge: Callable[[dict[str, object]], object]
+    ) -> None:
+        message_id = used.submit(order_update(text="To be proved.")).message_id
+        used.drain()
+        proof = used.proofs.prove(message_id).to_json()
+        forge(proof)
+        path = tmp_path / "proof.json"
+        path.write_text(json.dumps(proof), encoding="utf-8")
+
+        assert self.check(str(path), "--key", *map(str, used.proofs.verifiers())).returncode == 1
+
+    @ON_SQLITE
+    def test_needs_the_right_key(self, used: Gateway, tmp_path: Path) -> None:
+        message_id = used.submit(order_update(text="To be proved.")).message_id
+        proof = used.proofs.prove(message_id)
+        path = tmp_path / "proof.json"
+        path.write_text(json.dumps(proof.to_json()), encoding="utf-8")
+        other = Signer.from_pem(proof.checkpoint.origin, new_private_key())
+
+        found = self.check(str(path), "--key", str(other.verifier))
+        assert found.returncode == 1
+        assert "not signed by that key" in found.stderr
+
+    def test_that_a_checkpoint_goes_on_from_an_older_one(self, used: Gateway, tmp_path: Path) -> None:
+        old = used.proofs.checkpoint()
+        for number in range(300):
+            used.submit(order_update(text=f"Parcel {number}."))
+        proof = used.proofs.consistency(old).to_json()
+        [key] = map(str, used.proofs.verifiers())
+        path = tmp_path / "proof.json"
+        path.write_text(json.dumps(proof), encoding="utf-8")
+        assert self.check(str(path), "--key", key).returncode == 0
+
+        proof["path"] = [*proof["path"][1:], proof["path"][0]]
+        path.write_text(json.dumps(proof), encoding="utf-8")
+        assert self.check(str(path), "--key", key).returncode == 1
+
+    def test_an_altered_row_is_refused(self, used: Gateway, ledger_url: str) -> None:
+        message_id = used.submit(order_update(text="To be altered.")).message_id
+        used.drain()
+        tamper(ledger_url, f"UPDATE ledger SET outcome = 'deny' WHERE message_id = '{message_id}'")
+
+        with pytest.raises(LedgerError, match="was altered"):
+            used.proofs.prove(message_id)
+
+    def test_against_a_checkpoint_that_was_kept_elsewhere(self, used: Gateway) -> None:
+        message_id = used.submit(order_update(text="To be proved.")).message_id
+        kept = used.proofs.checkpoint()
+        used.submit(order_update(text="Later."))
+        used.proofs.checkpoint()
+
+        assert used.proofs.prove(message_id, checkpoint=kept).checkpoint == kept
+        with pytest.raises(NotFound):
+            used.proofs.prove("msg_unknown")
+        forger = Signer.from_pem(kept.origin, new_private_key())
+        with pytest.raises(NoteError, match="not signed"):
+            used.proofs.prove(
+                message_id, checkpoint=Checkpoint.signed(forger, kept.origin, kept.size, kept.root)
+            )
+
+
+@ON_SQLITE
+class TestTheCommandLine:
+    def run(self, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+        code = main([*arguments])
+        found = capsys.readouterr()
+        return code, found.out, found.err
+
+    @pytest.fixture
+    def config(self, used: Gateway, config_file: ConfigFile) -> str:
+        return str(config_file())
+
+    def test_says_whether_the_log_is_intact(
+        self, config: str, ledger_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        kept = tmp_path / "kept.txt"
+        assert self.run(capsys, "log", "checkpoint", "--out", str(kept), "--config", config)[0] == 0
+        code, out, _ = self.run(
+            capsys, "log", "verify", "--checkpoint", str(kept), "--config", config, "--json"
+        )
+        assert (code, json.loads(out)["intact"], json.loads(out)["outside_checkpoints"]) == (0, True, 1)
+
+        tamper(ledger_url, "UPDATE ledger SET reason = 'forged' WHERE position = 2")
+        code, out, _ = self.run(capsys, "log", "verify", "--config", config)
+        assert code == 1
+        assert "NOT INTACT" in out
+        assert "row 2 was altered" in out
+
+    def test_says_what_is_wrong_with_a_file(
+        self, config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        no_checkpoint = tmp_path / "note.txt"
+        no_checkpoint.write_text("dear auditor\n", encoding="utf-8")
+        for arguments, told in (
+            (["verify", "--checkpoint", str(tmp_path / "missing.txt")], "No such file"),
+            (["verify", "--checkpoint", str(no_checkpoint)], "not a signed note"),
+            (["verify", "--key", "shop+12+34"], "notifygate log key"),
+            (["checkpoint", "--out", str(no_checkpoint)], "--force"),
+            (["checkpoint", "--out", str(tmp_path / "no" / "folder.txt")], "No such file"),
+            (["prove", "msg_unknown"], "no message"),
+        ):
+            code, _, err = self.run(capsys, "log", *arguments, "--config", config)
+            assert (code, told in err) == (2, True), (arguments, err)
+        assert no_checkpoint.read_text("utf-8") == "dear auditor\n"
+
+    def test_prints_the_key_that_checks_a_checkpoint(
+        self, config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        _, note, _ = self.run(capsys, "log", "checkpoint", "--config", config)
+        _, key, _ = self.run(capsys, "log", "key", "--config", config)
+        path = tmp_path / "key.txt"
+        path.write_text(key, encoding="utf-8")
+
+        kept = tmp_path / "kept.txt"
+        kept.write_text(note, encoding="utf-8")
+        for given in (key.strip(), str(path)):
+            code, _, _ = self.run(
+                capsys, "log", "verify", "--checkpoint", str(kept), "--key", given, "--config", config
+            )
+            assert code == 0
+
+
+def test_a_checkpoint_is_never_dated_by_a_clock_that_was_set_back_for_long(
+    gate: Gateway, clock: SimulatedClock
+) -> None:
+    gate.submit(order_update())
+    gate.drain()
+    clock.set(clock.now - timedelta(days=30))
+    gate.submit(order_update(text="After the clock was set back."))
+    gate.drain()
+
+    assert gate.proofs.verify().signed_up_to == 6
