@@ -214,13 +214,13 @@ class _Check:
         self._look_for_a_cut()
 
     def _find_what_was_removed(self) -> None:
-        """The leaves that rows about retention name. Such a row counts only where it is a leaf itself."""
+        """The leaves that rows about removals name. Such a row counts where it is a leaf itself, or is to be one."""
+        settled = seals.settled_up_to(self.conn)
         for row in journal.of_kind(self.conn, journal.Kind.DROPPED):
-            sealed = None if row.position is None else seals.leaf_of(self.conn, row.position)
-            if sealed is None or row.position is None:
-                continue
-            [found] = seals.rows_between(self.conn, row.position, row.position)
-            if found.hash == sealed[1]:
+            assert row.position is not None  # noqa: S101  # it was read
+            sealed = seals.leaf_of(self.conn, row.position)
+            [found] = seals.rows_at(self.conn, [row.position])
+            if row.position > settled if sealed is None else found.hash == sealed[1]:
                 self.gone += [(int(first), int(last)) for first, last in row.body.get("leaves", ())]
         self.gone.sort()
 

@@ -200,24 +200,28 @@ def drop_before(
     config: ConfigPath = None,
     json: Json = False,
 ) -> None:
-    """Drop the whole months of the send log that lie before one, for good; PostgreSQL only.
+    """Drop the whole months of the send log that lie before one, for good.
 
-    The send log itself says which were dropped. Messages, consent and what caps count are in other tables, and stay.
+    The send log itself says which were dropped, and its proof stays whole. Messages, consent and what caps count are in
+    other tables, and stay.
     """
     from notifygate.config import load
     from notifygate.ledger import partitions
+    from notifygate.runtime import system_clock
+    from notifygate.sealing import Sealer
 
     now = datetime.now(UTC)
     partitions.check_begun(month, now)
-    settings = load(config).settings.gateway
-    if _is_one_table(settings):
-        raise CommandError("months can be dropped on PostgreSQL only: SQLite keeps the send log in one table")
-    with _ledger_with_tables(settings) as ledger:
+    settings = load(config).settings
+    if ledger_is_missing(settings.gateway):
+        raise CommandError(f"{settings.gateway.ledger_shown}: there is no such file; it is made at first use")
+    with _ledger_with_tables(settings.gateway) as ledger:
         with ledger.read() as conn:
             found = partitions.older_than(conn, month)
             reaching = [part for part in partitions.of_ledger(conn) if _is_cut(part, month)]
         if found and not dry_run:
             _make_sure(found, is_agreed=yes)
+            Sealer(ledger, lambda: settings.log, settings.gateway.data_dir, system_clock).seal()
             actor = getpass.getuser().partition("@")[0]  # no address belongs in the send log
             found = partitions.drop_before(ledger, month, now, actor=actor)
     if json:

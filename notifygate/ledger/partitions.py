@@ -1,7 +1,8 @@
-"""The send log in months, on PostgreSQL: what there is, the months ahead, and dropping what need not be kept.
+"""The send log in months: what there is, the months ahead, and dropping what need not be kept.
 
-Each month of `at` is a partition of its own; what was there before the first of them is one partition, and rows dated
-where no month is made are in another. On SQLite the send log is one table, and there is nothing to make or to drop.
+On PostgreSQL each month of `at` is a partition of its own; what was there before the first of them is one partition,
+and rows dated where no month is made are in another. On SQLite the send log is one table: there is nothing to make, and
+what is dropped is deleted row by row.
 """
 
 from __future__ import annotations
@@ -12,14 +13,14 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
 
 from notifygate.errors import LedgerError, NotifygateError
-from notifygate.ledger import journal
+from notifygate.ledger import journal, removal
 from notifygate.ledger.database import Ledger
 from notifygate.ledger.schema import from_micros, ledger, to_micros
 
@@ -36,6 +37,7 @@ _LOCK_TRIES = 20
 _AFTER_SUCCESS_S = 3600.0
 _AFTER_FAILURE_S = 300.0
 _COUNTED_UP_TO_BYTES = 32 * 2**20
+_INSTANT = timedelta(microseconds=1)
 _BOUNDS = re.compile(r"FOR VALUES FROM \((?:MINVALUE|'(-?\d+)')\) TO \('(-?\d+)'\)")
 _MONTH = re.compile(r"(\d{4})-(\d{2})")
 
@@ -193,18 +195,23 @@ class MonthsAhead:
 def older_than(conn: sa.Connection, month: datetime) -> list[Dropped]:
     """What `drop_before` would drop, oldest first: also what lies among odd dates, month by month."""
     whole = [_measured(conn, part) for part in of_ledger(conn) if part.lies_before(month)]
-    odd = [_measured_month(conn, one) for one in _odd_months(conn, month)]
+    table = _ODD_DATES if conn.dialect.name == "postgresql" else "ledger"
+    odd = [_measured_month(conn, one, table) for one in _odd_months(conn, month, table)]
     return sorted(whole + odd, key=lambda part: part.until)
 
 
 def drop_before(of: Ledger, month: datetime, now: datetime, *, actor: str) -> list[Dropped]:
     """Drop the whole months of the send log that lie before one; return what was dropped, oldest first.
 
-    Each is dropped in a transaction of its own, which also adds a row to the send log that says so. Breaking off and
-    doing it again is safe. Parts that reach into that month stay. Raises `MonthError` where the month has not begun
-    yet, `LedgerError` where the database refuses, or where others keep the send log busy.
+    Each is dropped in a transaction of its own, which also adds a row to the send log that says so; on SQLite a large
+    month in several. Breaking off and doing it again is safe. Parts that reach into that month stay.
+
+    Raises `MonthError` where the month has not begun yet, `LedgerError` where the database refuses, where others keep
+    the send log busy, or where rows of such a month are not sealed yet.
     """
     check_begun(month, now)
+    if of.dialect != "postgresql":
+        return list(_drop_on_sqlite(of, month, now, actor))
     with of.read() as conn:
         odd = list(_odd_months(conn, month))
     for one in odd:
@@ -213,6 +220,18 @@ def drop_before(of: Ledger, month: datetime, now: datetime, *, actor: str) -> li
         names = [part.name for part in of_ledger(conn) if part.lies_before(month)]
     dropped = (of.transact(partial(_drop, name=name, month=month, now=now, actor=actor)) for name in names)
     return [part for part in dropped if part is not None]
+
+
+def _drop_on_sqlite(of: Ledger, month: datetime, now: datetime, actor: str) -> Iterator[Dropped]:
+    with of.read() as conn:
+        found = older_than(conn, month)
+    for whole in found:
+        drop = partial(
+            _drop_some_on_sqlite, since=month_of(whole.until - _INSTANT), month=month, now=now, actor=actor
+        )
+        while of.transact(drop) is not None:
+            pass
+        yield whole
 
 
 def check_begun(month: datetime, now: datetime) -> None:
@@ -283,10 +302,10 @@ def _remove_moved(conn: sa.Connection, name: str) -> None:
         raise LedgerError(f"{moved} rows were to be moved to {name}, and {removed.rowcount} were found")
 
 
-def _odd_months(conn: sa.Connection, before: datetime) -> Iterator[datetime]:
-    """The months before one of which there are rows among the odd dates, oldest first."""
+def _odd_months(conn: sa.Connection, before: datetime, table: str = _ODD_DATES) -> Iterator[datetime]:
+    """The months before one of which there are rows in a table that has all months, oldest first."""
     since = -(2**63)
-    oldest = sa.text(f"SELECT min(at) FROM {_ODD_DATES} WHERE at >= :since AND at < :before")  # noqa: S608
+    oldest = sa.text(f"SELECT min(at) FROM {table} WHERE at >= :since AND at < :before")  # noqa: S608
     while (at := conn.execute(oldest, {"since": since, "before": to_micros(before)}).scalar()) is not None:
         month = month_of(from_micros(at))
         yield month
@@ -298,8 +317,8 @@ def _measured(conn: sa.Connection, part: Partition) -> Dropped:
     return _measure(conn, part.name, part.name, part.since, part.until)
 
 
-def _measured_month(conn: sa.Connection, month: datetime) -> Dropped:
-    return _measure(conn, _ODD_DATES, _name(month), month, next_month(month))
+def _measured_month(conn: sa.Connection, month: datetime, table: str) -> Dropped:
+    return _measure(conn, table, _name(month), month, next_month(month))
 
 
 def _measure(conn: sa.Connection, table: str, name: str, since: datetime | None, until: datetime) -> Dropped:
@@ -319,9 +338,36 @@ def _drop(conn: sa.Connection, *, name: str, month: datetime, now: datetime, act
     # From here on nobody adds a row to it, so that what is recorded is what is dropped.
     conn.exec_driver_sql(f"LOCK TABLE {name} IN SHARE MODE")
     dropped = _measured(conn, part)
-    body = dropped.to_json() | {"before": f"{month:%Y-%m}", "actor": actor}
-    journal.append(conn, [journal.Row(kind=journal.Kind.DROPPED, at=now, body=body)])
+    _record(conn, dropped, removal.runs_in(conn, name), month, now, actor)
     _execute_patiently(conn, f"DROP TABLE {name}")
+    return dropped
+
+
+def _record(
+    conn: sa.Connection, dropped: Dropped, runs: removal.Runs, month: datetime, now: datetime, actor: str
+) -> None:
+    body = dropped.to_json() | {"before": f"{month:%Y-%m}", "actor": actor}
+    removal.record(conn, runs, dropped.rows, now, body)
+
+
+def _drop_some_on_sqlite(
+    conn: sa.Connection, *, since: datetime, month: datetime, now: datetime, actor: str
+) -> Dropped | None:
+    """Delete some rows of the month that begins at `since`; None where none is left."""
+    until = next_month(since)
+    positions = removal.oldest_on_sqlite(conn, since, until)
+    if not positions:
+        return None
+    dropped = Dropped(
+        name=_name(since),
+        since=since,
+        until=until,
+        rows=len(positions),
+        first_position=positions[0],
+        last_position=positions[-1],
+    )
+    _record(conn, dropped, removal.runs_of(positions), month, now, actor)
+    removal.delete_on_sqlite(conn, positions, since, until)
     return dropped
 
 

@@ -114,10 +114,20 @@ def test_on_sqlite_there_are_no_months(shop: Path, run: Run) -> None:
     shown = run("db", "partitions")
     assert shown.code == 0
     assert "one table" in shown.out
-    ran = run("db", "drop-before", "2025-01", "--yes")
-    assert ran.code == 2
-    assert "on PostgreSQL only" in ran.err
+    assert run("db", "drop-before", "2025-01", "--yes").code == 2
     assert not (shop / "ledger.db").exists(), "a question changes nothing"
+
+
+def test_on_sqlite_what_is_older_is_deleted(shop: Path, run: Run) -> None:
+    run("submit", write_lines(shop / "one.jsonl", sms()))
+    with plain_engine(f"sqlite:///{shop / 'ledger.db'}") as engine, engine.begin() as conn:
+        old = sa.text("INSERT INTO ledger (kind, at, body) VALUES ('review', :at, '{}')")
+        conn.execute(old, {"at": to_micros(datetime(1997, 5, 1, tzinfo=UTC))})
+
+    assert "would drop ledger_1997_05: 1 row" in run("db", "drop-before", "2025-01", "--dry-run").out
+    assert "dropped ledger_1997_05: 1 row" in run("db", "drop-before", "2025-01", "--yes").out
+    assert [row["kind"] for row in run("log", "search", "--json").jsons] == ["dropped", "submitted"]
+    assert run("log", "verify", "--json").json["removed"] == 1
 
 
 @pytest.mark.parametrize("verb", [["partitions"], ["drop-before", "2025-01", "--yes"]])

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -26,7 +26,7 @@ from notifygate import Gateway, LedgerError, NotFound
 from notifygate.audit.verification import Fault, Verification
 from notifygate.cli import main
 from notifygate.failpoints import FailPoint, armed
-from notifygate.ledger import seals
+from notifygate.ledger import partitions, seals
 from notifygate.notes import Checkpoint, NoteError, Signer, new_private_key
 
 ON_POSTGRESQL = pytest.mark.parametrize("databases", ["postgresql"], indirect=True)
@@ -400,6 +400,91 @@ class TestVerifying:
         assert gate.proofs.verify().is_intact
         with pytest.raises(NotFound, match="nothing is in the send log"):
             gate.proofs.checkpoint()
+
+
+class TestRemoving:
+    """Whole months of the send log go, and what is left proves all the same."""
+
+    @pytest.fixture
+    def old(self, gate: Gateway, clock: SimulatedClock) -> Gateway:
+        """A gateway with rows in April, May and June; now it is July."""
+        for month in (4, 5, 6):
+            clock.set(datetime(2040, month, 10, 9, tzinfo=UTC))
+            for number in range(3):
+                gate.submit(order_update(text=f"Parcel {number} of {month}."))
+                gate.drain()
+        clock.set(datetime(2040, 7, 10, 9, tzinfo=UTC))
+        gate.proofs.checkpoint()
+        return gate
+
+    def drop(self, gate: Gateway, month: int) -> int:
+        gate._runtime.sealer.seal()
+        begin = datetime(2040, month, 1, tzinfo=UTC)
+        dropped = partitions.drop_before(gate._runtime.ledger, begin, gate._runtime.clock(), actor="tester")
+        return sum(part.rows for part in dropped)
+
+    def test_is_told_by_the_log_itself_and_the_proof_stays_whole(self, old: Gateway, ledger_url: str) -> None:
+        kept = old.proofs.checkpoint()
+        june = next(row.message_id for row in old.log.search(kind="submitted"))
+        assert self.drop(old, 6) == 18
+
+        found = old.proofs.verify(checkpoints=[kept])
+        assert found.is_intact, found.problems
+        assert found.removed == 18
+        assert len(old.proofs.prove(str(june)).rows) == 3
+
+        old.proofs.checkpoint()
+        assert self.drop(old, 7) == 9
+        found = old.proofs.verify(checkpoints=[kept])
+        assert found.is_intact, found.problems
+        assert found.removed == 27
+
+    def test_may_take_the_row_that_told_of_an_earlier_removal(
+        self, old: Gateway, clock: SimulatedClock
+    ) -> None:
+        self.drop(old, 6)
+        clock.set(datetime(2040, 9, 10, 9, tzinfo=UTC))
+        self.drop(old, 9)
+
+        old.submit(order_update(text="One more."))
+        old.proofs.checkpoint()
+        found = old.proofs.verify()
+        assert found.is_intact, found.problems
+        assert [row.kind for row in old.log.search(kind="dropped")] == ["dropped"] * len(
+            list(old.log.search(kind="dropped"))
+        )
+        assert found.removed > 27
+
+    def test_of_rows_that_are_not_sealed_is_refused(self, old: Gateway, clock: SimulatedClock) -> None:
+        clock.set(datetime(2040, 5, 10, tzinfo=UTC))
+        old.submit(order_update(text="Not sealed."))
+        clock.set(datetime(2040, 7, 10, tzinfo=UTC))
+
+        with pytest.raises(LedgerError, match="not all sealed yet"):
+            partitions.drop_before(
+                old._runtime.ledger, datetime(2040, 7, 1, tzinfo=UTC), clock.now, actor="tester"
+            )
+        assert old.proofs.verify().is_intact
+
+    def test_that_a_forged_row_tells_of_is_missing_all_the_same(self, old: Gateway, ledger_url: str) -> None:
+        """The row that tells of a removal counts only where it is a leaf itself."""
+        tamper(
+            ledger_url,
+            "UPDATE ledger SET kind = 'dropped', body = '{\"leaves\": [[0, 100]]}' WHERE position = 20",
+            "DELETE FROM ledger WHERE position = 2",
+        )
+
+        assert faults(old.proofs.verify()) == [("missing", 2), ("altered", 20)]
+
+    def test_leaves_the_log_append_only(self, old: Gateway, ledger_url: str) -> None:
+        self.drop(old, 6)
+
+        with (
+            plain_engine(ledger_url) as engine,
+            pytest.raises(sa.exc.DBAPIError, match="append-only"),
+            engine.begin() as conn,
+        ):
+            conn.execute(sa.text("DELETE FROM ledger"))
 
 
 class TestProving:
