@@ -66,6 +66,8 @@ class Evidence:
     decided: frozenset[str]
     recorded: frozenset[tuple[str, str]]
     decisions: Counter[str] = field(default_factory=Counter)
+    log_faults: Sequence[str] = ()
+    """What is wrong with the proof of the send log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +118,7 @@ def judge(evidence: Evidence) -> Verdict:
         "arrived after a refusal": _refused(known),
         "newsletters over the cap": _over_the_cap(known),
         "issue received twice": _same_issue(known),
+        "send log altered or not sealed": list(evidence.log_faults),
     }
     in_doubt = [row.message_id for row in evidence.messages if row.status == "in_doubt"]
     codes = [
@@ -279,6 +282,7 @@ def read(
     requests: Iterable[Request],
     receipts: Iterable[Path],
     arrivals: Iterable[Path],
+    log_faults: Iterable[str] = (),
 ) -> Evidence:
     """Collect what is to be known after a run, once nothing runs any more."""
     with plain_engine(ledger) as engine, engine.connect() as conn:
@@ -301,6 +305,7 @@ def read(
         decided=frozenset(attempt_id for kind, _, attempt_id in log if kind == "decision" and attempt_id),
         recorded=frozenset((attempt_id, outcome) for kind, outcome, attempt_id in log if kind == "attempt"),
         decisions=Counter(outcome for kind, outcome, _ in log if kind == "decision"),
+        log_faults=list(log_faults),
     )
 
 

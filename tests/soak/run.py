@@ -12,6 +12,7 @@ from typing import Literal
 import sqlalchemy as sa
 from support.tables import contents, plain_engine
 
+from notifygate import Gateway
 from soak.killing import Killing
 from soak.reconcile import Verdict, judge, read
 from soak.servers import Stage, opened
@@ -126,8 +127,18 @@ def _judged(stage: Stage) -> Verdict:
         requests=requests,
         receipts=[plan.receipts(lane) for lane in range(plan.lanes)],
         arrivals=stage.arrivals(),
+        log_faults=_log_faults(plan.folder / "notifygate.toml"),
     )
     return judge(evidence)
+
+
+def _log_faults(config: Path) -> list[str]:
+    """What is wrong with the proof of the send log, when all of it is sealed."""
+    with Gateway.open(config) as gate:
+        gate.proofs.checkpoint()
+        found = gate.proofs.verify()
+    unsealed = [f"{found.unsealed} rows are not sealed"] if found.unsealed else []
+    return [problem.told for problem in found.problems] + unsealed
 
 
 def _keep_evidence(stage: Stage, verdict: Verdict) -> None:

@@ -778,6 +778,10 @@ class GatewayMachine(RuleBasedStateMachine):
             assert attempt_id in named["decision"], "an attempt that no decision names"
             assert attempt_id in named["attempt"], "an attempt that ended and is not in the send log"
         self._judge_the_constraints()
+        gate.proofs.checkpoint()
+        proof = gate.proofs.verify()
+        assert proof.is_intact, proof.problems
+        assert proof.unsealed == 0, "a row of the send log that nobody seals"
         in_doubt = {message_id for message_id, status in statuses.items() if status == "in_doubt"}
         assert {doubt.message_id for doubt in gate.doubt.list()} == in_doubt, "a doubt that is not shown"
         for message_id in in_doubt:
