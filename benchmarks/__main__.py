@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 from rich.console import Console
 
-from benchmarks import evaluating, floor, growth, isolation, latency, memory, throughput
+from benchmarks import evaluating, floor, growth, isolation, latency, memory, throughput, verifying
 from benchmarks.figures import Figure, show
 from benchmarks.servers import KINDS, Kind, Stage, WrongResult, opened
 from benchmarks.sizes import SIZES, Size
@@ -38,6 +38,7 @@ PARTS = (
     throughput.MEMORY,
     evaluating.EVALUATE,
     latency.LATENCY,
+    verifying.VERIFY,
 )
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
@@ -89,6 +90,8 @@ def _measured(
             yield from growth.measure(stage, kind, size, filled, tell)
         if latency.LATENCY in parts:
             yield from latency.measure(stage, kind, size, filled, tell)
+        if verifying.VERIFY in parts:
+            yield from verifying.measure(stage, kind, size, filled, tell)
         filled.drop()
 
 

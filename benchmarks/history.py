@@ -32,7 +32,7 @@ State = Literal["sent", "deferred"]
 Values = dict[str, Any]
 
 _CHUNK = 10_000  # rows that are written with one call
-_OWN_TABLES = frozenset({"keys", "alembic_version"})
+_OWN_TABLES = frozenset({"keys", "alembic_version", "seals", "tree_nodes", "checkpoints"})
 _GENERATED = frozenset({("ledger", "position")})
 _A_TUESDAY = datetime(2026, 3, 3, 12, 0, tzinfo=UTC)  # on which a digest waits for Monday
 _PATTERN_PERSON = 10**9
@@ -60,7 +60,7 @@ class Past:
         return self.persons + each * self.messages
 
 
-def write(stage: Stage, database: Database, past: Past) -> None:
+def write(stage: Stage, database: Database, past: Past, *, is_sealed: bool = True) -> None:
     """Write a past into a ledger that nobody is connected to, and leave it as it is after a while in service."""
     pattern = read_pattern(stage, database, past.state)
     ledger = Ledger(database.url)
@@ -71,6 +71,9 @@ def write(stage: Stage, database: Database, past: Past) -> None:
         ledger.close()
     with _writing(database) as writer:
         _write_rows(writer, pattern, fingerprints, past)
+    if is_sealed:
+        with Gateway.open(database.config()) as gate:
+            gate.proofs.checkpoint()
     stage.settle(database)
 
 

@@ -33,6 +33,8 @@ class Size:
     """Decided in each repetition at each size of the ledger."""
     growth_by_history: int
     """Decided in each repetition at each length of history, each for another person."""
+    verifications: int
+    """How often the whole of the largest ledger is verified."""
     reads: int
     """How often `explain` and `search` are called."""
     submits: int
@@ -57,6 +59,7 @@ _DEFAULT = Size(
     past_messages=(1, 20, 200),
     growth=2_000,
     growth_by_history=600,
+    verifications=1,
     reads=300,
     submits=1_000,
     campaign=100_000,
@@ -80,6 +83,7 @@ SIZES: dict[SizeName, Size] = {
         past_messages=(1, 20, 200),
         growth=150,
         growth_by_history=50,
+        verifications=1,
         reads=30,
         submits=50,
         campaign=5_000,

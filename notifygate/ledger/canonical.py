@@ -19,8 +19,9 @@ from notifygate.ledger.schema import ledger
 COLUMNS = tuple(sorted(str(column.name) for column in ledger.columns if column.name != "position"))
 """The columns of the canonical form, in its order."""
 
-# Numbers that orjson may write otherwise. A text that looks like one only costs time.
-_ODD_NUMBER = re.compile(rb"""(?:":|[\[,])-?\d+(?:\.|[eE]|(?<=\d{16}))""")
+# Numbers that are not whole: orjson may write them otherwise. A text that looks like one only costs time. Three, as each
+# that begins with a letter of its own is found several times as fast as all at once.
+_FRACTIONS = tuple(re.compile(start + rb"-?\d+[.eE]").search for start in (rb'":', rb"\[", rb","))
 
 
 class _Columns(Protocol):
@@ -32,7 +33,7 @@ def canonical(row: _Columns) -> bytes:
     shown = {name: row[name] for name in COLUMNS}
     shown["body"] = orjson.loads(row["body"])
     written = orjson.dumps(shown, option=orjson.OPT_SORT_KEYS)
-    if written.isascii() and not _ODD_NUMBER.search(written, written.index(b'"body":')):
+    if written.isascii() and not any(search(written) for search in _FRACTIONS):
         return written
     try:
         return rfc8785.dumps(shown)
