@@ -81,7 +81,7 @@ def console(*, stderr: bool = False) -> Console:
 
     class Ours(Console):
         def on_broken_pipe(self) -> None:
-            _hang_up()
+            hang_up()
 
     return Ours(stderr=stderr, highlight=False, markup=False, emoji=False)
 
@@ -184,17 +184,18 @@ def flush() -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _hang_up()
+        hang_up()
 
 
 def _write(text: str) -> None:
     try:
         sys.stdout.write(text)
     except BrokenPipeError:
-        _hang_up()
+        hang_up()
 
 
-def _hang_up() -> None:
+def hang_up() -> None:
+    """End because whoever reads the output has gone. Raises `HungUp`."""
     _discard(sys.stdout)
     raise HungUp
 
