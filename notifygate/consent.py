@@ -255,6 +255,13 @@ def refuses(record: ConsentRecord, query: Query, policy: Policy) -> bool:
     )
 
 
+def purposes_refused_with(purpose: str, policy: Policy) -> set[str]:
+    """The classes whose refusal covers a purpose, or a class."""
+    found = policy.purposes.get(purpose)
+    wanted = found.purpose_class if found is not None else purpose
+    return {str(scope) for scope, classes in _REFUSED_WITH.items() if wanted in classes}
+
+
 def _permission_covers(record: ConsentRecord, query: Query, policy: Policy) -> bool:
     # INVARIANT(a grant covers exactly what it names): the contact point is compared, never the person.
     return (

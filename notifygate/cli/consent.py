@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
 from dataclasses import fields
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from notifygate.cli import output
-from notifygate.cli.options import ConfigPath, ContactPoint, Json, instant, opened
+from notifygate.cli import consent_evidence, consent_export, consent_import, output
+from notifygate.cli.options import ConfigPath, ContactPoint, Json, instant, opened, user_name
 from notifygate.cli.output import Column
 
 if TYPE_CHECKING:
@@ -18,6 +17,10 @@ if TYPE_CHECKING:
     from notifygate.gateway import Gateway
 
 app = typer.Typer(help="Record what people allow and refuse, and see where they stand.", no_args_is_help=True)
+
+app.command("import", epilog=consent_import.EXAMPLES)(consent_import.import_)
+app.command("export", epilog=consent_export.EXAMPLES)(consent_export.export)
+app.add_typer(consent_evidence.app, name="evidence")
 
 _ANY = "*"
 _SHOWN_IN_JSON = (
@@ -133,7 +136,7 @@ def grant(
             source=source,
             evidence=evidence,
             notice_version=notice_version,
-            actor=actor or _user(),
+            actor=actor or user_name(),
         )
     _recorded(event_id, json=json)
 
@@ -168,7 +171,7 @@ def withdraw(
             source=source,
             evidence=evidence,
             notice_version=notice_version,
-            actor=actor or _user(),
+            actor=actor or user_name(),
         )
     _recorded(event_id, json=json)
 
@@ -200,7 +203,7 @@ def object_(
             source=source,
             evidence=evidence,
             notice_version=notice_version,
-            actor=actor or _user(),
+            actor=actor or user_name(),
         )
     _recorded(event_id, json=json)
 
@@ -352,10 +355,3 @@ def _recorded(event_id: str, *, json: bool) -> None:
         output.json_line({"event_id": event_id})
     else:
         output.say(f"recorded as {event_id}")
-
-
-def _user() -> str | None:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a container may run under a number that has no name
-        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -43,6 +44,14 @@ ContactPoint = Annotated[
 MessageId = Annotated[
     str, typer.Argument(metavar="ID", show_default=False, help="The id of a message, such as msg_0198…")
 ]
+
+
+def user_name() -> str | None:
+    """Who runs the command, for what is recorded with a name."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a container may run under a number that has no name
+        return None
 
 
 @contextmanager

@@ -82,7 +82,7 @@ def console(*, stderr: bool = False) -> Console:
 
     class Ours(Console):
         def on_broken_pipe(self) -> None:
-            _hang_up()
+            hang_up()
 
     return Ours(stderr=stderr, highlight=False, markup=False, emoji=False)
 
@@ -200,7 +200,7 @@ def flush() -> None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _hang_up()
+        hang_up()
 
 
 def write(text: str) -> None:
@@ -208,10 +208,11 @@ def write(text: str) -> None:
     try:
         sys.stdout.write(text)
     except BrokenPipeError:
-        _hang_up()
+        hang_up()
 
 
-def _hang_up() -> None:
+def hang_up() -> None:
+    """End because whoever reads the output has gone. Raises `HungUp`."""
     _discard(sys.stdout)
     raise HungUp
 

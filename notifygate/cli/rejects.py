@@ -19,18 +19,23 @@ _LINE, _REASON, _RAW = "_line", "_reason", "_raw"  # `submit` passes over fields
 class Rejects:
     """Writes rejected records in the format that they came in. Without a path it does nothing.
 
-    The file is readable by its owner only: it holds addresses and texts.
+    The file is readable by its owner only: it holds addresses and texts. With `overwrite` off, one that is there
+    already is an error.
     """
 
-    def __init__(self, path: Path | None, header: Sequence[str] | None) -> None:
+    def __init__(self, path: Path | None, header: Sequence[str] | None, *, overwrite: bool = True) -> None:
         self._path = path
+        self._how = os.O_TRUNC if overwrite else os.O_EXCL
         self._header = header
         self._file: Any = None
 
     def __enter__(self) -> Self:
         if self._path is not None:
             try:
-                handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+                handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | self._how, 0o600)
+                os.fchmod(handle, 0o600)  # one that was there may have been readable for all
+            except FileExistsError as error:
+                raise CommandError(f"{self._path} is there already; --force overwrites it") from error
             except OSError as error:
                 raise _cannot_be_written(self._path, error) from error
             self._file = os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
@@ -15,6 +13,7 @@ from notifygate.cli import output
 from notifygate.cli.forms import Wrong, check_header, message_of
 from notifygate.cli.options import ConfigPath, Json, opened
 from notifygate.cli.output import Column
+from notifygate.cli.reading import cannot_be_read, guarded, is_same, progress, stream_of
 from notifygate.cli.records import CsvReader, Fault, Format, Record, Unreadable, format_of, read_json_lines
 from notifygate.cli.rejects import Rejects
 from notifygate.errors import IdempotencyConflict, InvalidMessage
@@ -96,12 +95,12 @@ def submit(
 ) -> None:
     """Hand over messages, one a line; exit code 1 means that some lines were rejected, and all others taken in."""
     wanted = format_of(file, form)
-    if rejects is not None and file != "-" and _is_same(Path(file), rejects):
+    if rejects is not None and file != "-" and is_same(Path(file), rejects):
         raise typer.BadParameter("--rejects must not be the file that is read")
     tally = _Tally()
-    with opened(config) as gate, _stream(file) as stream:
+    with opened(config) as gate, stream_of(file) as stream:
         try:
-            with _progress(stream, tally) as seen:
+            with progress(stream, tally) as seen:
                 records, header = _reader(stream, wanted, seen, file)
                 with Rejects(rejects, header) as rejected:
                     for batch in _batches(records, gate):
@@ -126,21 +125,14 @@ def _reader(
     stream: BinaryIO, wanted: Format, seen: Callable[[int], None], file: str
 ) -> tuple[Iterator[Record], Sequence[str] | None]:
     if wanted is Format.JSONL:
-        return _guarded(read_json_lines(stream, seen), file), None
+        return guarded(read_json_lines(stream, seen), file), None
     try:
         reader = CsvReader(stream, seen, check_header)
     except Unreadable as error:
         raise Unreadable(f"{file}: {error}") from error
     except OSError as error:
-        raise _cannot_be_read(file, error) from error
-    return _guarded(iter(reader), file), reader.header
-
-
-def _guarded(records: Iterator[Record], file: str) -> Iterator[Record]:
-    try:
-        yield from records
-    except OSError as error:
-        raise _cannot_be_read(file, error) from error
+        raise cannot_be_read(file, error) from error
+    return guarded(iter(reader), file), reader.header
 
 
 def _batches(records: Iterator[Record], gate: Gateway) -> Iterator[list[_Entry]]:
@@ -230,50 +222,3 @@ def _hint(gate: Gateway) -> str | None:
     if settings.broker == "embedded" and not EmbeddedRedis(settings.data_dir).is_running():
         return "No worker runs: they wait for 'notifygate up' or 'notifygate drain'."
     return None
-
-
-@contextmanager
-def _stream(file: str) -> Iterator[BinaryIO]:
-    if file == "-":
-        yield sys.stdin.buffer
-        return
-    try:
-        stream = Path(file).open("rb")  # noqa: SIM115  # closed below; only opening it is guarded
-    except OSError as error:
-        raise _cannot_be_read(file, error) from error
-    with stream:
-        yield stream
-
-
-def _cannot_be_read(file: str, error: OSError) -> Unreadable:
-    return Unreadable(f"{file} cannot be read: {error.strerror or type(error).__name__}")
-
-
-def _is_same(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
-
-
-@contextmanager
-def _progress(stream: BinaryIO, tally: _Tally) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr where that is a terminal; what is yielded is told of bytes read."""
-    console = output.console(stderr=True)
-    if not console.is_terminal or stream is getattr(sys.stdin, "buffer", None):
-        with nullcontext():
-            yield lambda count: None
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
-        size = stream.seek(0, 2) if stream.seekable() else None
-        if size is not None:
-            stream.seek(0)
-        task = progress.add_task("", total=size)
-
-        def seen(count: int) -> None:
-            progress.update(task, advance=count, description=str(tally))
-
-        yield seen

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -23,15 +25,14 @@ from notifygate.consent import (
     service_refusal,
 )
 from notifygate.errors import InvalidConsent, NotFound
-from notifygate.ids import new_id
-from notifygate.ledger import consents, journal, people
+from notifygate.gateway.consent_exports import Exported, export_events
+from notifygate.gateway.consent_imports import IMPORT_BATCH, ConsentImport, Imported, ImportRow
+from notifygate.gateway.consent_writing import STORED, append_event
+from notifygate.ledger import consents, people
 from notifygate.message import check_aware
 from notifygate.policy import ANY, PENDING_FOR
 from notifygate.runtime import Runtime
 
-_STORED = tuple(field.name for field in fields(ConsentEvent) if field.name != "contact_point")
-# What goes into the ledger row. Free texts stay in the consent event: a reader may have typed an address there.
-_LOGGED = ("event_id", "state", "party", "channel", "purpose", "basis", "includes_service", "invalidates")
 _BASIS = {State.GRANTED: "consent", State.SOFT_OPT_IN: "existing customer", State.REQUESTED: "double opt-in"}
 _CONFIRMS = "confirms"
 
@@ -215,6 +216,64 @@ class ConsentBook:
             ConsentEvent(state=State.INVALIDATED, contact_point=str(point), invalidates=event_id, **details)
         )
 
+    def get(self, event_id: str) -> ConsentEvent:
+        """One event by its id. That of an erased contact point is told as `email:erased`. Raises `NotFound`."""
+        with self._runtime.ledger.read() as conn:
+            row = consents.get(conn, event_id)
+            point = people.point(conn, row["contact_point_id"]) if row else None
+        if row is None or point is None:
+            raise NotFound(f"no consent event {event_id!r}")
+        return ConsentEvent(contact_point=str(point), **{name: row[name] for name in STORED})
+
+    def importing(self, source: str, *, actor: str | None = None, dry_run: bool = False) -> ConsentImport:
+        """Begin to take in many events: a context manager, whose `take` is given some hundreds of them at a time.
+
+        `source` names the system that the events come from, and `actor` who imports them: both are written to events
+        that name none themselves. A row that was taken in before from the same source is not written again. With
+        `dry_run` all is checked and nothing written. Raises `InvalidConsent` for a source that could name a person.
+        """
+        return ConsentImport(self._runtime, source, actor=actor, dry_run=dry_run)
+
+    def import_events(
+        self,
+        rows: Iterable[ImportRow],
+        *,
+        source: str,
+        actor: str | None = None,
+        file_sha256: str | None = None,
+        dry_run: bool = False,
+    ) -> Iterator[Imported]:
+        """Take in many events, a few hundred in a transaction; yield what became of each, in order.
+
+        Nothing happens until the results are iterated over. A row that is not in order is a result, not an error.
+        See `importing`, of which this is the short form.
+        """
+        with self.importing(source, actor=actor, dry_run=dry_run) as run:
+            run.file_sha256 = file_sha256
+            waiting = iter(rows)
+            while batch := list(islice(waiting, IMPORT_BATCH)):
+                yield from run.take(batch)
+
+    def export(
+        self,
+        *,
+        party: str | None = None,
+        purpose: str | None = None,
+        contact_point: ContactPoint | str | None = None,
+        since: datetime | None = None,
+    ) -> Iterator[Exported]:
+        """All events, by person and in the order they were recorded, as one state of the ledger.
+
+        `party` and `purpose` leave in all that bears on them: a refusal of everything, or of the class that a purpose
+        is in, as well. `since` is the first instant of recording that counts. A refusal stands once for each contact
+        point of its person, so that it is complete where the links between them are not known. Memory stays flat.
+
+        Raises `InvalidConsent` for a party or purpose that is not in the config, `InvalidContactPoint`.
+        """
+        return export_events(
+            self._runtime, party=party, purpose=purpose, contact_point=contact_point, since=since
+        )
+
     def history(self, contact_point: ContactPoint | str) -> tuple[ConsentEvent, ...]:
         """All events of the person whom a contact point belongs to, in the order they were recorded."""
         point = self._runtime.point(contact_point)
@@ -224,7 +283,7 @@ class ConsentBook:
             shown = {known.contact_point_id: str(known) for known in points}
             return tuple(
                 ConsentEvent(
-                    contact_point=shown[row["contact_point_id"]], **{name: row[name] for name in _STORED}
+                    contact_point=shown[row["contact_point_id"]], **{name: row[name] for name in STORED}
                 )
                 for row in consents.history(conn, shown)
             )
@@ -350,28 +409,3 @@ class ConsentBook:
         # A decision about this person is made either wholly before this event or wholly after it.
         people.lock_persons_of(conn, [point_id])
         return append_event(conn, event, point_id, now)
-
-
-def append_event(conn: sa.Connection, event: ConsentEvent, contact_point_id: str, now: datetime) -> str:
-    """Write an event that was found to be in order, recorded `now`, and its ledger row; return its id."""
-    event = replace(event, event_id=new_id("evt"), recorded_at=now, occurred_at=event.occurred_at or now)
-    row = {name: getattr(event, name) for name in _STORED} | {"state": str(event.state)}
-    consents.insert(conn, [row | {"contact_point_id": contact_point_id}])
-    journal.append(
-        conn,
-        [
-            journal.Row(
-                kind=journal.Kind.CONSENT,
-                at=now,
-                contact_point_id=contact_point_id,
-                merchant=None if event.party == ANY else event.party,
-                purpose=None if event.purpose == ANY else event.purpose,
-                channel=None if event.channel == ANY else event.channel,
-                outcome=str(event.state),
-                body={name: row[name] for name in _LOGGED}
-                | {"occurred_at": row["occurred_at"].isoformat()}
-                | {"expires_at": event.expires_at.isoformat() if event.expires_at else None},
-            )
-        ],
-    )
-    return str(event.event_id)

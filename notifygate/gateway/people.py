@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from notifygate.address import ContactPoint
 from notifygate.consent import REFUSALS, ConsentEvent
 from notifygate.errors import InvalidMessage, NotFound
-from notifygate.gateway.consent import append_event
+from notifygate.gateway.consent_writing import append_event
 from notifygate.ledger import consents, journal, people
 from notifygate.runtime import Runtime
 

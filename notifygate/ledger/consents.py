@@ -51,3 +51,9 @@ def get(conn: sa.Connection, event_id: str) -> dict[str, Any] | None:
     """One consent event, all columns."""
     row = conn.execute(sa.select(consent_events).where(consent_events.c.event_id == event_id)).one_or_none()
     return dict(row._mapping) if row else None
+
+
+def get_all(conn: sa.Connection, event_ids: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Some consent events with all columns, by their ids."""
+    query = sa.select(consent_events).where(rows.is_among(consent_events.c.event_id, event_ids))
+    return {row.event_id: dict(row._mapping) for row in conn.execute(query)}

@@ -127,6 +127,12 @@ def points_of(conn: sa.Connection, person_ids: Collection[str]) -> list[KnownPoi
     ]
 
 
+def ids_after(conn: sa.Connection, person_id: str, limit: int) -> list[str]:
+    """The next persons behind an id, in the order of their ids; the empty text is before all."""
+    query = sa.select(persons.c.person_id).where(persons.c.person_id > person_id)
+    return list(conn.execute(query.order_by(persons.c.person_id).limit(limit)).scalars())
+
+
 def point(conn: sa.Connection, contact_point_id: str) -> KnownPoint | None:
     """One contact point by its id, if it is known."""
     person = persons_of(conn, [contact_point_id]).get(contact_point_id)

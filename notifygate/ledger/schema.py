@@ -428,11 +428,12 @@ legal_holds = sa.Table(
     sa.Column("released_at", Instant),
 )
 
-# The rows of consent files that were taken in, by a keyed fingerprint of what names them.
+# The rows of consent files that were taken in, by keyed fingerprints of what names them and of what they said.
 consent_imports = sa.Table(
     "consent_imports",
     metadata,
     sa.Column("row_print", sa.Text, primary_key=True),
+    sa.Column("content_print", sa.Text, nullable=False),
     sa.Column("event_id", sa.Text, nullable=False),
     sa.Column("imported_at", Instant, nullable=False),
 )

@@ -111,7 +111,7 @@ def test_a_family_without_a_verb_shows_its_help(run: Run, group: str) -> None:
         (["log", "search", "--since", "yesterday"], "write it as"),
         (["log", "search", "--purchase", "myshop"], "--purchase"),
         (["person", "link", ANNA, PHONE], "--evidence"),
-        (["consent", "export"], "No such command"),
+        (["consent", "vanish"], "No such command"),
     ],
 )
 def test_wrong_use_is_one_line_and_changes_nothing(

@@ -164,6 +164,7 @@ def _create_tables() -> None:
     op.create_table(
         "consent_imports",
         sa.Column("row_print", sa.Text(), nullable=False),
+        sa.Column("content_print", sa.Text(), nullable=False),
         sa.Column("event_id", sa.Text(), nullable=False),
         sa.Column("imported_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("row_print", name=op.f("pk_consent_imports")),
