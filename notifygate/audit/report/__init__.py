@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from notifygate.audit.report import doubts, neutrality, optouts, volumes
 from notifygate.audit.report.period import period_of
@@ -17,20 +17,17 @@ __all__ = ["Report", "make"]
 _NO_ZONE = "UTC"
 
 
-def timezone_of(runtime: Runtime) -> str:
-    """The zone in which days are counted: the configured default, else UTC."""
-    return runtime.config.policy.default_timezone or _NO_ZONE
-
-
 def make(
     runtime: Runtime,
     *,
     version: str,
     since: datetime | None = None,
     until: datetime | None = None,
+    month: str | None = None,
+    last: timedelta | None = None,
     merchant: str | None = None,
 ) -> Report:
-    """The report over a period, all of it read at one moment.
+    """The report over a period, all of it read at one moment. Days and months are those of the configured time zone.
 
     Memory does not grow with the number of messages: the database counts, and what is left is read as a stream.
 
@@ -39,7 +36,8 @@ def make(
     policy, now = runtime.config.policy, runtime.clock()
     if merchant is not None and merchant not in policy.merchants:
         raise InvalidMessage("merchant", f"no merchant {merchant!r} in the config")
-    period = period_of(since, until, now, timezone_of(runtime))
+    zone = policy.default_timezone or _NO_ZONE
+    period = period_of(now, zone, since=since, until=until, month=month, last=last)
     span = Span(since=period.since, until=period.until, merchant=merchant)
     with runtime.ledger.read() as conn:
         figures.freeze(conn)

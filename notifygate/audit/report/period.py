@@ -11,27 +11,47 @@ from notifygate.errors import InvalidMessage
 from notifygate.message import check_aware
 
 BY_DEFAULT = timedelta(days=30)
+_AT_MOST = timedelta(days=3_660)
 _SECOND = timedelta(seconds=1)
 
 
-def period_of(since: datetime | None, until: datetime | None, now: datetime, timezone: str) -> Period:
-    """The period from `since` (30 days before its end) to `until` (now).
+def period_of(
+    now: datetime,
+    timezone: str,
+    *,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    month: str | None = None,
+    last: timedelta | None = None,
+) -> Period:
+    """The period from `since` (30 days before its end) to `until` (now), or one month, or the last so much.
 
-    Raises `InvalidMessage` for a naive instant, for one that is still to come, and for a period the wrong way round.
+    Raises `InvalidMessage` for a naive instant, for one that is still to come, for a period the wrong way round and for
+    one of more than ten years.
     """
+    if sum((since is not None or until is not None, month is not None, last is not None)) > 1:
+        raise InvalidMessage(
+            "period", "is given in two ways; give since and until, or a month, or the last so much"
+        )
+    if month is not None:
+        since, until = _month(month, now, timezone)
     ends = check_aware("until", until) or now.astimezone(UTC)
     begins = check_aware("since", since)
     if ends > now:
         raise InvalidMessage("until", f"lies in the future; it can be {_shown(now)} at the latest")
     if begins is None:
         try:
-            begins = ends - BY_DEFAULT
+            begins = ends - (last or BY_DEFAULT)
         except OverflowError as error:
-            raise InvalidMessage("until", "lies too far back") from error
+            raise InvalidMessage("last" if last else "until", "lies too far back") from error
     if begins >= now:
         raise InvalidMessage("since", f"lies in the future; it must be before {_shown(now)}")
     if begins >= ends:
         raise InvalidMessage("since", f"must be before the end of the period, {_shown(ends)}")
+    if ends - begins > _AT_MOST:
+        raise InvalidMessage(
+            "since", "is more than ten years before the end of the period; report on less at a time"
+        )
     return Period(since=begins, until=ends, timezone=timezone)
 
 
@@ -60,17 +80,17 @@ def offsets_of(period: Period) -> list[tuple[datetime, timedelta]]:
     return found
 
 
-def month(text: str, now: datetime, timezone: str) -> tuple[datetime, datetime]:
-    """The instants between which a month such as `2026-05` lies, by the clocks of the zone; it ends now at the latest.
-
-    Raises `ValueError` for what is no month.
-    """
-    if len(text) != len("2026-05"):
-        raise ValueError("a month is written as 2026-05")
-    first = date.fromisoformat(f"{text}-01")
-    following = (first + timedelta(days=31)).replace(day=1)
-    begins, ends = (_midnight(day, timezone) for day in (first, following))
-    return begins, max(begins, min(ends, now)) if begins < now else ends
+def _month(text: str, now: datetime, timezone: str) -> tuple[datetime, datetime]:
+    """The instants between which a month lies, by the clocks of the zone; of this month, up to now."""
+    try:
+        first = datetime.strptime(text, "%Y-%m").date()  # noqa: DTZ007  # a month, not an instant
+        following = (first + timedelta(days=31)).replace(day=1)
+        begins, ends = _midnight(first, timezone), _midnight(following, timezone)
+    except (ValueError, OverflowError) as error:
+        raise InvalidMessage("month", "must be written as 2026-05") from error
+    if begins >= now:
+        raise InvalidMessage("month", f"has not begun; it must begin before {_shown(now)}")
+    return begins, min(ends, now)
 
 
 def _midnight(day: date, timezone: str) -> datetime:
