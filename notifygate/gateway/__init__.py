@@ -202,8 +202,8 @@ class Gateway:
         """Figures over a period: volumes, asks made and prevented, opt-outs, doubts, and who was asked for reviews.
 
         `since` is the first instant that counts, by default 30 days before `until`, which is the first that does not,
-        by default now. Or give a `month` of the configured time zone, such as "2026-05", or how much is the `last`. With
-        `merchant`, the figures are those of that sender only. Nothing in them is personal data.
+        by default now. Or give a `month` of the configured time zone, such as "2026-05", or how much is the `last`.
+        With `merchant`, the figures are those of that sender only. Nothing in them is personal data.
 
         Raises `InvalidMessage` for a period that makes no sense, or a merchant that is not in the config.
         """
