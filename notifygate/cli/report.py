@@ -200,6 +200,7 @@ def _show_volumes(made: Report) -> None:
 
 def _show_asks(made: Report) -> None:
     from notifygate.audit.report.words import BECAUSE
+    from notifygate.policy import counted
 
     asks = made.asks
     output.heading("Asks for reviews")
@@ -229,7 +230,9 @@ def _show_asks(made: Report) -> None:
             ],
         )
     for one in asks.concerned:
-        output.say(f"{one.reason}: about {one.purchases} purchases and {one.persons} persons")
+        output.say(
+            f"{one.reason}: about {counted(one.purchases, 'purchase')} of {counted(one.persons, 'person')}"
+        )
 
 
 def _show_opt_outs(made: Report) -> None:
@@ -290,7 +293,7 @@ def _show_doubts(made: Report) -> None:
 def _show_neutrality(made: Report) -> None:
     found = made.neutrality
     output.heading("Neutrality: of the purchases with a review request, what came of them")
-    output.facts([("purchases", found.purchases)])
+    output.facts([("purchases", found.purchases), ("asked about", found.asked)])
     rows = [
         (
             one.merchant,

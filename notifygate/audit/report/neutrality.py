@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from notifygate.audit.report.values import EligibleOf, Neutrality, Standing
 from notifygate.audit.report.volumes import in_order
 from notifygate.ledger import figures
-from notifygate.ledger.figures import OUTCOMES, Span
+from notifygate.ledger.figures import IN_DOUBT, OUTCOMES, SENT, Span
 
 _Counts = Counter[tuple[str, str | None]]
 
@@ -27,6 +27,7 @@ def count(conn: sa.Connection, span: Span) -> Neutrality:
         sellers[one.seller or "?"][key] += one.of_all
     return Neutrality(
         purchases=overall.total(),
+        asked=_asked(overall),
         outcomes=_outcomes(overall),
         by=_standings(overall),
         by_asker=_each(askers),
@@ -37,11 +38,19 @@ def count(conn: sa.Connection, span: Span) -> Neutrality:
 def _each(counted: Mapping[str, _Counts]) -> tuple[EligibleOf, ...]:
     return tuple(
         EligibleOf(
-            merchant=merchant, purchases=counts.total(), outcomes=_outcomes(counts), by=_standings(counts)
+            merchant=merchant,
+            purchases=counts.total(),
+            asked=_asked(counts),
+            outcomes=_outcomes(counts),
+            by=_standings(counts),
         )
         for merchant, counts in sorted(counted.items())
         if counts.total()
     )
+
+
+def _asked(counts: _Counts) -> int:
+    return sum(purchases for (outcome, _), purchases in counts.items() if outcome in (SENT, IN_DOUBT))
 
 
 def _outcomes(counts: _Counts) -> dict[str, int]:

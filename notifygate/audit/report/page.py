@@ -29,7 +29,8 @@ def render(report: Report) -> str:
     zone = ZoneInfo(report.period.timezone)
     environment.filters |= {
         "number": lambda value: f"{value:,}",
-        "percent": lambda value: f"{100 * value:.1f} %",
+        "counted": _counted,
+        "percent": lambda count, of: f"{100 * count / of:.1f} %" if of else "",
         "instant": lambda at: _instant(at, zone),
         "span": in_short,
     }
@@ -71,3 +72,7 @@ def _by_merchant(volumes: Sequence[Volume]) -> list[tuple[str, Mapping[str, int]
 
 def _instant(at: datetime | None, zone: ZoneInfo) -> str:
     return "" if at is None else at.astimezone(zone).isoformat(sep=" ", timespec="seconds")
+
+
+def _counted(count: int, unit: str) -> str:
+    return f"{count:,} {unit}" if count == 1 else f"{count:,} {unit}s"

@@ -165,16 +165,16 @@ class Standing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EligibleOf:
-    """The purchases that one asker wanted to ask about, and what came of it; `by` adds up to `purchases`."""
+    """The purchases that one asker wanted to ask about, and what came of it; `by` adds up to `purchases`.
+
+    `asked` are those that were sent, and those in doubt, which count as sent.
+    """
 
     merchant: str
     purchases: int
+    asked: int
     outcomes: Mapping[str, int]
     by: tuple[Standing, ...]
-
-    def share(self, outcome: str) -> float:
-        """The part of the purchases that came to an outcome, from 0 to 1."""
-        return self.outcomes.get(outcome, 0) / self.purchases if self.purchases else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,6 +186,7 @@ class Neutrality:
     """
 
     purchases: int
+    asked: int
     outcomes: Mapping[str, int]
     by: tuple[Standing, ...]
     by_asker: tuple[EligibleOf, ...]
