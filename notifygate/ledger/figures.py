@@ -19,6 +19,7 @@ from notifygate.ledger.journal import Kind, read_body
 from notifygate.ledger.schema import (
     COUNTED_SQL,
     IN_DOUBT_SQL,
+    IS_RARE_SQL,
     WENT_OTHERWISE_SQL,
     asks,
     consent_events,
@@ -279,7 +280,7 @@ def policies_used(conn: sa.Connection, span: Span) -> list[tuple[str, datetime |
 
 def dropped_before(conn: sa.Connection) -> datetime | None:
     """Before which instant months of the send log were dropped, as it says itself; None where none was."""
-    query = sa.select(ledger.c.body).where(ledger.c.kind == Kind.DROPPED.value)
+    query = sa.select(ledger.c.body).where(sa.text(IS_RARE_SQL), ledger.c.kind == Kind.DROPPED.value)
     ends = (datetime.fromisoformat(read_body(body)["until"]) for body in conn.execute(query).scalars())
     return max(ends, default=None)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,10 +21,12 @@ from support.messages import (
     order_update,
     review_request,
 )
+from support.plans import recorded
 from support.tables import plain_engine
 
 from notifygate import ConsentEvent, Gateway, InvalidMessage, Purchase, Status
 from notifygate.audit.report.values import Report
+from notifygate.ledger import figures
 from notifygate.ledger.schema import to_micros
 
 BERIT = "email:berit@example.dk"
@@ -520,6 +523,44 @@ class TestThePeriod:
         with pytest.raises(InvalidMessage) as error:
             gate.report(**asked)
         assert error.value.field == told
+
+
+def test_figures_do_not_depend_on_how_much_is_read_at_a_time(
+    gate: Gateway, story: Story, ledger_url: str, clock: SimulatedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for point in (ANNA_EMAIL, BERIT, CARL):
+        gate.consent.withdraw(point)
+        gate.consent.object(point, purpose="marketing")
+    clock.advance(hours=1)
+    forge(ledger_url, "att_forged", reserved_at=clock.now)
+    install(gate, ScriptedChannel(*[IN_DOUBT] * 3))
+    for number in range(3):
+        gate.submit(order_update(text=f"No. {number}."))
+    gate.drain()
+    clock.advance(hours=1)
+    whole = gate.report()
+    assert (whole.opt_outs.refusals, whole.opt_outs.breaches, whole.doubts.opened) == (6, 1, 3)
+
+    monkeypatch.setattr(figures, "_PAGE", 1)
+    assert gate.report() == whole
+
+
+def test_a_short_period_is_found_by_an_index(gate: Gateway, story: Story) -> None:
+    engine = gate._runtime.ledger.engine
+    if engine.dialect.name != "sqlite":
+        pytest.skip("PostgreSQL reads a table this small as a whole")
+    with recorded(engine) as statements:
+        gate.report(last=timedelta(hours=1))
+    with plain_engine(str(engine.url)) as plain, plain.connect() as conn:
+        plans = [
+            str(step[3])
+            for sql, parameters in statements.items()
+            for step in conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", parameters)
+        ]
+    steps = [plan for plan in plans if re.search(r"\bledger\b", plan)]
+
+    assert any("ix_ledger_at" in plan for plan in steps)
+    assert [plan for plan in steps if plan.startswith("SCAN")] == []
 
 
 def test_a_report_is_json_and_holds_no_address_and_no_text(gate: Gateway, story: Story) -> None:
