@@ -311,9 +311,9 @@ def _show_neutrality(made: Report) -> None:
         )
     output.say()
     output.say(
-        "Every purchase that was not asked about was held or denied by the rule named.\n"
-        "This does not prove that requests were handed in for all purchases alike:\n"
-        "compare the number of purchases with each merchant's own sales."
+        "No rule knows whether a customer is content. What this does not prove is that\n"
+        "requests were handed in for all purchases alike: compare the number of\n"
+        "purchases with each merchant's own sales, and look at those cancelled."
     )
 
 

@@ -44,7 +44,7 @@ _PAGE = 500
 _A_DAY = 86_400_000_000  # microseconds
 _EPOCH = date(1970, 1, 1)
 _MICROSECOND = timedelta(microseconds=1)
-_NO_LATER = [*(status.value for status in WAITING), Status.SENDING.value]
+_NOT_ENDED = [*(status.value for status in WAITING), Status.SENDING.value]
 
 # What a message came to, the best first: of several review requests about a purchase the best one counts.
 SENT, IN_DOUBT, DEFERRED, WAITS, DENIED, FAILED, EXPIRED, CANCELLED = OUTCOMES = (
@@ -463,7 +463,7 @@ def _came_to() -> sa.Case[str]:
     )
     # The row of a failed attempt does not say whether another try follows it.
     after_failure = sa.case(
-        (is_followed | messages.c.status.in_(_NO_LATER), WAITS),
+        (is_followed | messages.c.status.in_(_NOT_ENDED), WAITS),
         (messages.c.status == Status.SENT.value, SENT),
         (messages.c.status == Status.IN_DOUBT.value, IN_DOUBT),
         else_=FAILED,

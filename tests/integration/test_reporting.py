@@ -353,7 +353,7 @@ class TestOptOuts:
     def test_do_not_hold_before_it_was_known_that_two_are_one_person(
         self, reader: Gateway, clock: SimulatedClock
     ) -> None:
-        reader.consent.grant(BERIT, party="cykelpartner", purpose="newsletter")
+        reader.consent.grant(BERIT, party="cykelpartner", purpose="newsletter", occurred_at=clock.ago(days=1))
         sent = reader.submit(newsletter(to="berit@example.dk", text="To Berit.")).message_id
         reader.drain()
         clock.advance(hours=1)
@@ -362,6 +362,19 @@ class TestOptOuts:
 
         assert reader.status(sent) is Status.SENT
         assert reader.report().opt_outs.breaches == 0
+
+    def test_let_a_new_double_opt_in_be_confirmed(self, open_gate: OpenGate, clock: SimulatedClock) -> None:
+        confirm = {"class": "service", "permission": "none", "confirms": True}
+        gate = open_gate(purposes={"confirm": confirm})
+        gate.consent.record(ConsentEvent(state="withdrawn", contact_point=ANNA_EMAIL, includes_service=True))
+        clock.advance(hours=1)
+        gate.consent.request(ANNA_EMAIL, party="cykelpartner", purpose="newsletter")
+        sent = gate.submit(order_update(purpose="confirm", text="Is it you?")).message_id
+        gate.drain()
+        clock.advance(hours=1)
+
+        assert gate.status(sent) is Status.SENT
+        assert gate.report().opt_outs.breaches == 0
 
     def test_show_what_was_in_flight_apart(
         self, reader: Gateway, ledger_url: str, clock: SimulatedClock
