@@ -181,21 +181,31 @@ def _show_volumes(made: Report) -> None:
             *((LABELS[outcome], count) for outcome, count in volumes.outcomes.items()),
         ]
     )
-    if volumes.by:
-        output.say()
+    if not volumes.by:
+        return
+    output.say()
+    if output.is_terminal():
+        # Two lines a row, for 80 columns.
         output.table(
+            [Column("sender"), Column("purpose"), Column("outcome"), Column("messages", whole=True)],
             [
-                Column("sender"),
-                Column("purpose"),
-                Column("channel"),
-                Column("outcome"),
-                Column("messages", whole=True),
-            ],
-            [
-                (one.merchant, one.purpose, one.channel, _with_reason(one.outcome, one.reason), one.messages)
+                (
+                    one.merchant,
+                    f"{one.purpose}\n{one.channel}",
+                    f"{LABELS[one.outcome]}\n{one.reason or ''}",
+                    one.messages,
+                )
                 for one in volumes.by
             ],
         )
+        return
+    output.table(
+        [Column("sender"), Column("purpose"), Column("channel"), Column("outcome"), Column("messages")],
+        [
+            (one.merchant, one.purpose, one.channel, _with_reason(one.outcome, one.reason), one.messages)
+            for one in volumes.by
+        ],
+    )
 
 
 def _show_asks(made: Report) -> None:
