@@ -31,6 +31,7 @@ from notifygate.cli import (
     log_proof,
     output,
     person,
+    report,
     rules,
     submit,
     suppress,
@@ -89,6 +90,7 @@ app.command("submit", epilog=submit.EXAMPLES)(submit.submit)
 app.command("drain")(drain.drain)
 app.command("explain")(explain.explain)
 app.command("cancel")(cancel.cancel)
+app.command("report", epilog=report.EXAMPLES)(report.report)
 app.add_typer(consent.app, name="consent")
 app.add_typer(suppress.app, name="suppress")
 app.add_typer(person.app, name="person")

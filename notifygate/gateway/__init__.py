@@ -12,8 +12,9 @@ from typing import Self
 import sqlalchemy as sa
 
 from notifygate import config, intake
-from notifygate.audit import Log
+from notifygate.audit import Log, report
 from notifygate.audit.evidence import Proofs
+from notifygate.audit.report import Report
 from notifygate.decision import Decision
 from notifygate.errors import (
     IdempotencyConflict,
@@ -190,6 +191,35 @@ class Gateway:
         """When the next waiting message is to be decided; None if none waits. For replays on a simulated clock."""
         with self._runtime.ledger.read() as conn:
             return messages.next_due(conn)
+
+    def report(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        month: str | None = None,
+        last: timedelta | None = None,
+        merchant: str | None = None,
+    ) -> Report:
+        """Figures over a period: volumes, asks made and prevented, opt-outs, doubts, and who was asked for reviews.
+
+        `since` is the first instant that counts, by default 30 days before `until`, which is the first that does not,
+        by default now. Or give a `month` of the configured time zone, such as "2026-05", or how much is the `last`.
+        With `merchant`, the figures are those of that sender only. Nothing in them is personal data.
+
+        Raises `InvalidMessage` for a period that makes no sense, or a merchant that is not in the config.
+        """
+        from notifygate import __version__
+
+        return report.make(
+            self._runtime,
+            version=__version__,
+            since=since,
+            until=until,
+            month=month,
+            last=last,
+            merchant=merchant,
+        )
 
     def _prepare(self, message: Message) -> Prepared:
         if not isinstance(message, Message):

@@ -19,8 +19,8 @@ from notifygate.ledger.schema import ledger
 COLUMNS = tuple(sorted(str(column.name) for column in ledger.columns if column.name != "position"))
 """The columns of the canonical form, in its order."""
 
-# Numbers that are not whole: orjson may write them otherwise. A text that looks like one only costs time. Three, as each
-# that begins with a letter of its own is found several times as fast as all at once.
+# Numbers that are not whole: orjson may write them otherwise. A text that looks like one only costs time. Three, each
+# with a beginning of its own, are found several times as fast as all at once.
 _FRACTIONS = tuple(re.compile(start + rb"-?\d+[.eE]").search for start in (rb'":', rb"\[", rb","))
 
 
