@@ -149,13 +149,18 @@ HELD = Metric(
     kind="gauge",
     meaning="Reservations under way: being handed over, or left by a worker that died.",
 )
+UNSEALED = Metric(
+    name="notifygate_log_unsealed",
+    kind="gauge",
+    meaning="Rows of the send log that are not sealed yet.",
+)
 JOBS = Metric(
     name="notifygate_queue_jobs",
     kind="gauge",
     labels=("queue",),
     meaning="Jobs on the queue that no worker has fetched, each of up to 100 messages.",
 )
-READ_AT_SCRAPE = (LEDGER_UP, BROKER_UP, BACKLOG, AGE, DEFERRED, IN_DOUBT, HELD, JOBS)
+READ_AT_SCRAPE = (LEDGER_UP, BROKER_UP, BACKLOG, AGE, DEFERRED, IN_DOUBT, HELD, UNSEALED, JOBS)
 
 
 @dataclass(frozen=True, slots=True)

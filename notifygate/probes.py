@@ -133,6 +133,7 @@ class Probes:
             yield _gauge(metrics.DEFERRED, {(): found.deferred})
             yield _gauge(metrics.IN_DOUBT, {(): found.in_doubt})
             yield _gauge(metrics.HELD, {(): found.held})
+            yield _gauge(metrics.UNSEALED, {(): found.unsealed})
         jobs = self._jobs.answer() if state["broker"] == "ok" else None
         yield _gauge(metrics.BROKER_UP, {(): float(state["broker"] == "ok")})
         if jobs is not None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from notifygate.config import Config
     from notifygate.ledger.database import Ledger
 
+_MANY_UNSEALED = 1_000
 OK, NOTE, WARNING, FAILED = "ok", "note", "warning", "failed"
 
 
@@ -66,6 +67,7 @@ def _ledger(loaded: Config) -> Iterator[Checked]:
         )
         return
     in_doubt, lost, usable = 0, 0, False
+    proof: Checked | None = None
     try:
         ledger = Ledger(
             settings.ledger, secret=settings.secret.get_secret_value() if settings.secret else None
@@ -77,6 +79,7 @@ def _ledger(loaded: Config) -> Iterator[Checked]:
                 ledger.prepare()
                 LedgerMark(ledger, settings.data_dir).check()
                 in_doubt, lost = _count_in_doubt(ledger)
+                proof = _proof(ledger, loaded)
         finally:
             ledger.close()
     except LedgerError as error:
@@ -93,6 +96,8 @@ def _ledger(loaded: Config) -> Iterator[Checked]:
     else:
         yield Checked(what="ledger", state=OK, found=f"{where}, schema version {version}")
         yield _in_doubt(in_doubt, lost)
+        if proof is not None:
+            yield proof
 
 
 def _in_doubt(count: int, lost: int) -> Checked:
@@ -112,6 +117,32 @@ def _count_in_doubt(ledger: Ledger) -> tuple[int, int]:
 
     with ledger.read() as conn:
         return messages.count_in_doubt(conn), messages.count_lost(conn, datetime.now(UTC))
+
+
+def _proof(ledger: Ledger, loaded: Config) -> Checked:
+    """Whether the send log is sealed and signed, and whether this machine can sign it."""
+    from notifygate.ledger import gauges, seals
+    from notifygate.notes import NoteError
+    from notifygate.sealing import LogKeys
+
+    keys = LogKeys(ledger, loaded.settings.log, loaded.settings.gateway.data_dir)
+    with ledger.read() as conn:
+        size, unsealed = seals.size(conn), seals.count_unsealed(conn, gauges.AT_MOST)
+        newest = seals.newest_checkpoint(conn)
+    found = (
+        f"{size} rows of the send log sealed, {unsealed} not yet, signed up to {newest[0] if newest else 0}"
+    )
+    try:
+        can_sign = size == 0 or keys.signer is not None
+    except NoteError as error:
+        return Checked(what="proof", state=FAILED, found=str(error), advice="correct log.key_file")
+    if unsealed > _MANY_UNSEALED:
+        advice = "workers seal within a second: look into their log, or run 'notifygate log checkpoint'"
+        return Checked(what="proof", state=WARNING, found=found, advice=advice)
+    if not can_sign:
+        advice = "the key is elsewhere: set log.key_file where this machine is to sign too"
+        return Checked(what="proof", state=NOTE, found=found, advice=advice)
+    return Checked(what="proof", state=OK, found=found)
 
 
 def _broker(loaded: Config) -> Checked:

@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from notifygate.ledger import seals
 from notifygate.ledger.schema import (
     HELD_SQL,
     IN_DOUBT_SQL,
@@ -46,10 +47,11 @@ class Gauges:
     deferred: int
     in_doubt: int
     held: int
+    unsealed: int
 
 
 def read(conn: sa.Connection, now: datetime) -> Gauges:
-    """Read all gauges: five statements, each over one partial index."""
+    """Read all gauges: a few statements, each over one index."""
     if conn.dialect.name == "postgresql":
         conn.execute(sa.text(f"SET LOCAL statement_timeout = {_STATEMENT_TIMEOUT_MS}"))
     return Gauges(
@@ -58,6 +60,7 @@ def read(conn: sa.Connection, now: datetime) -> Gauges:
         deferred=_count(conn, deferred(now)),
         in_doubt=_count(conn, in_doubt()),
         held=_count(conn, held()),
+        unsealed=seals.count_unsealed(conn, AT_MOST),
     )
 
 

@@ -111,12 +111,13 @@ def unsealed(conn: sa.Connection, limit: int) -> Unsealed:
     return Unsealed(rows=tuple(found), settled=settled, snapshot_end=xmax)
 
 
-def count_unsealed(conn: sa.Connection) -> int:
-    """How many rows have no place yet."""
+def count_unsealed(conn: sa.Connection, at_most: int) -> int:
+    """How many rows have no place yet, counted no further than to so many."""
     floor = settled_up_to(conn)
-    there = sa.select(sa.func.count()).select_from(ledger).where(ledger.c.position > floor)
     known = sum(position > floor for seal in above(conn, floor) for position in seal.positions)
-    return int(conn.execute(there).scalar_one()) - known
+    there = sa.select(ledger.c.position).where(ledger.c.position > floor).limit(at_most + known).subquery()
+    found = conn.execute(sa.select(sa.func.count()).select_from(there)).scalar_one()
+    return int(found) - known
 
 
 def settled_up_to(conn: sa.Connection) -> int:

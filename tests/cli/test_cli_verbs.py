@@ -273,6 +273,7 @@ def test_doctor_finds_a_healthy_gateway(shop: Path, run: Run) -> None:
     assert states == {
         "ledger": "ok",
         "in doubt": "ok",
+        "proof": "ok",
         "broker": "ok",
         "channel email": "ok",
         "channel sms": "ok",

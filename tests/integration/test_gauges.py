@@ -36,7 +36,9 @@ def read(ledger: Ledger, clock: SimulatedClock) -> Gauges:
 
 
 def test_an_empty_ledger_has_nothing_that_waits(ledger: Ledger, clock: SimulatedClock) -> None:
-    assert read(ledger, clock) == Gauges(service=NOTHING, bulk=NOTHING, deferred=0, in_doubt=0, held=0)
+    assert read(ledger, clock) == Gauges(
+        service=NOTHING, bulk=NOTHING, deferred=0, in_doubt=0, held=0, unsealed=0
+    )
 
 
 def test_what_is_due_is_counted_by_queue_with_the_age_of_the_oldest(
@@ -73,7 +75,7 @@ def test_what_was_settled_is_not_due_and_what_is_in_doubt_is_counted(
     gate.submit(order_update(text="Another."))
     gate.drain()
 
-    expected = Gauges(service=NOTHING, bulk=NOTHING, deferred=0, in_doubt=1, held=0)
+    expected = Gauges(service=NOTHING, bulk=NOTHING, deferred=0, in_doubt=1, held=0, unsealed=0)
     assert read(ledger, clock) == expected
 
 
