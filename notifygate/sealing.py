@@ -7,10 +7,11 @@ worker process, and at the end of `drain`. Any number of them may: the ledger le
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +28,7 @@ from notifygate.notes import Checkpoint, NoteError, Signer, Verifier, new_privat
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 5_000
+_LOCK_NAME = "sealing.lock"
 _KEY_NAME = "log-key.pem"
 _SEE = "run 'notifygate log verify'"
 _INCOMPLETE = f"a part of the seals of the send log is missing: {_SEE}"
@@ -149,27 +151,49 @@ class Sealer:
         except NotifygateError as error:
             logger.warning("log_not_sealed", extra={"error": str(error)})
 
-    def seal(self) -> int:
+    def seal(self, *, patiently: bool = False) -> int:
         """Give all rows that are committed their places; return how many.
 
-        Where another process is doing it, it is left to it.
+        Where another process is doing it, it is left to it, or `patiently` waited for: then all that was committed
+        before the call has its place when it returns.
         """
         total = 0
         try:
-            while count := self._seal_some():
-                total += count
-                if count < _AT_ONCE:
-                    break
+            with self._turn_on_this_machine(patiently) as is_ours:
+                while is_ours and (count := self._seal_some(patiently)):
+                    total += count
+                    if count < _AT_ONCE:
+                        break
         except LedgerConflict:
-            pass  # another process was quicker, and goes on
+            return total + (self.seal(patiently=True) if patiently else 0)  # another process was quicker
         except KeyError:
             raise LedgerError(_INCOMPLETE) from None
         return total
 
-    def _seal_some(self) -> int:
+    @contextmanager
+    def _turn_on_this_machine(self, patiently: bool) -> Iterator[bool]:
+        """Let one process of this machine do it, so that not all of them read the same rows.
+
+        Where the data folder cannot be written, all do: the ledger lets one of them in.
+        """
+        try:
+            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = (self._data_dir / _LOCK_NAME).open("ab")
+        except OSError:
+            yield True
+            return
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | (0 if patiently else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+    def _seal_some(self, patiently: bool) -> int:
         if self._ledger.dialect == "postgresql":
             with self._ledger.begin() as conn:
-                if not seals.take_turn(conn):
+                if not seals.take_turn(conn, patiently=patiently):
                     return 0
                 return self._write(conn, seals.unsealed(conn, _AT_ONCE))
         # Read and hashed before: nobody else can write meanwhile.
@@ -178,7 +202,9 @@ class Sealer:
         if not found.rows:
             return 0
         with self._ledger.begin() as conn:
-            return self._write(conn, found) if seals.size(conn) == size else 0
+            if seals.size(conn) != size:
+                raise LedgerConflict("another process has sealed rows just now")
+            return self._write(conn, found)
 
     def _write(self, conn: sa.Connection, found: seals.Unsealed) -> int:
         if found.rows:

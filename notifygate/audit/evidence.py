@@ -57,7 +57,7 @@ class Proofs:
         where the seals are not those that were signed before.
         """
         sealer = self._runtime.sealer
-        sealer.seal()
+        sealer.seal(patiently=True)
         made = sealer.checkpoint()
         if made is None:
             raise NotFound("nothing is in the send log yet, so there is nothing to sign")

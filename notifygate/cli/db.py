@@ -221,7 +221,7 @@ def drop_before(
             reaching = [part for part in partitions.of_ledger(conn) if _is_cut(part, month)]
         if found and not dry_run:
             _make_sure(found, is_agreed=yes)
-            Sealer(ledger, lambda: settings.log, settings.gateway.data_dir, system_clock).seal()
+            Sealer(ledger, lambda: settings.log, settings.gateway.data_dir, system_clock).seal(patiently=True)
             actor = getpass.getuser().partition("@")[0]  # no address belongs in the send log
             found = partitions.drop_before(ledger, month, now, actor=actor)
     if json:

@@ -67,9 +67,13 @@ class SealedRow:
         return leaf_hash(self.data)
 
 
-def take_turn(conn: sa.Connection) -> bool:
-    """On PostgreSQL, be the only one who seals until the transaction ends; say whether it is so."""
-    if conn.dialect.name != "postgresql":
+def take_turn(conn: sa.Connection, *, patiently: bool) -> bool:
+    """On PostgreSQL, be the only one who seals until the transaction ends; say whether it is so.
+
+    Who is patient waits for whoever is at it.
+    """
+    if patiently:
+        conn.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
         return True
     return bool(conn.execute(sa.select(sa.func.pg_try_advisory_xact_lock(_LOCK))).scalar_one())
 
@@ -96,14 +100,14 @@ def unsealed(conn: sa.Connection, limit: int) -> Unsealed:
     known = {position for seal in above(conn, floor) for position in seal.positions}
     xmin, xmax = _snapshot(conn)
     complete = _complete_up_to(conn, xmin, xmax)
-    query = (
-        sa.select(*_ROW)
-        .where(ledger.c.position > floor)
-        .order_by(ledger.c.position)
-        .limit(limit + len(known))
-    )
-    found = [_sealed_row(row._mapping) for row in conn.execute(query) if row.position not in known][:limit]
-    highest = max((row.position for row in found), default=floor)
+    query = sa.select(ledger.c.position).where(ledger.c.position > floor).order_by(ledger.c.position)
+    there = conn.execute(query.limit(limit + len(known))).scalars()
+    positions = [position for position in there if position not in known][:limit]
+    # Not all from the floor on: those that have a place already need not be read again.
+    wanted = set(positions)
+    between = rows_between(conn, positions[0], positions[-1]) if positions else ()
+    found = sorted((row for row in between if row.position in wanted), key=lambda row: row.position)
+    highest = max(positions, default=floor)
     # With this seal, all rows up to the last of a full one have a place, or all that there are.
     settled = highest if complete is None else max(floor, complete)
     if len(found) == limit:
