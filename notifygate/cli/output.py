@@ -6,7 +6,8 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import TextIOWrapper
@@ -134,6 +135,29 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
     for name, value in known:
         grid.add_row(name, Text(value, style=_STYLES.get(value, "")))
     console().print(grid)
+
+
+def bullets(sentences: Iterable[str]) -> None:
+    """Print sentences below each other, each with a dash; on a terminal, folded between words."""
+    if not is_terminal():
+        for sentence in sentences:
+            say(f"- {sentence}")
+        return
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    for sentence in sentences:
+        grid.add_row("-", clean(sentence))
+    console().print(grid)
+
+
+@contextmanager
+def until_hung_up() -> Iterator[None]:
+    """Let the block write to the standard output itself; whoever reads it may go away."""
+    try:
+        yield
+    except BrokenPipeError:
+        _hang_up()
 
 
 def heading(text: str) -> None:

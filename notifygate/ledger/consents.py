@@ -51,3 +51,10 @@ def get(conn: sa.Connection, event_id: str) -> dict[str, Any] | None:
     """One consent event, all columns."""
     row = conn.execute(sa.select(consent_events).where(consent_events.c.event_id == event_id)).one_or_none()
     return dict(row._mapping) if row else None
+
+
+def get_all(conn: sa.Connection, event_ids: Collection[str]) -> list[dict[str, Any]]:
+    """Some consent events, all columns, in the order in which they were recorded."""
+    query = sa.select(consent_events).where(rows.is_among(consent_events.c.event_id, event_ids))
+    found = conn.execute(query.order_by(consent_events.c.recorded_at, consent_events.c.event_id))
+    return [dict(row._mapping) for row in found]
