@@ -84,7 +84,8 @@ def newest(
 ) -> list[sa.Row[Any]]:
     """The newest rows below a position that match all conditions."""
     if before is None:
-        before = (conn.execute(sa.select(sa.func.max(ledger.c.position))).scalar() or 0) + 1
+        newest_position = sa.select(ledger.c.position).order_by(ledger.c.position.desc()).limit(1)
+        before = (conn.execute(newest_position).scalar() or 0) + 1
     conditions = [is_equal(name, value) for name, value in wanted.items()] + implied(wanted)
     if since is not None:
         conditions.append(plain(ledger.c.at) >= since)
@@ -119,9 +120,12 @@ class _Way:
     conditions: Sequence[sa.ColumnElement[bool]]
     is_read_whole: bool = False
 
+    @property
+    def position(self) -> sa.ColumnElement[int]:
+        return plain(ledger.c.position) if self.is_read_whole else ledger.c.position
+
     def between(self, lowest: int, before: int) -> sa.ColumnElement[bool]:
-        position = plain(ledger.c.position) if self.is_read_whole else ledger.c.position
-        return sa.and_(position >= lowest, position < before)
+        return sa.and_(self.position >= lowest, self.position < before)
 
 
 def _narrowest(conn: sa.Connection, wanted: Mapping[str, str], lowest: int, before: int) -> _Way | None:
@@ -156,10 +160,11 @@ def _ways_in(wanted: Mapping[str, str]) -> Iterator[_Way]:
     column = ledger.c
     if "merchant" in wanted:
         yield _Way([column[name] == wanted[name] for name in _SCOPE if name in wanted])
-    elif "purpose" in wanted or "channel" in wanted:
-        given = [column[name] == wanted[name] for name in _SCOPE if name in wanted]
+    elif "purpose" in wanted:
         is_any = column.merchant.in_(_merchants()) | column.merchant.is_(None)
-        yield _Way([*given, is_any], is_read_whole="purpose" not in wanted)
+        yield _Way([*(column[name] == wanted[name] for name in _SCOPE if name in wanted), is_any])
+    elif "channel" in wanted:
+        yield _Way([column.channel == wanted["channel"]], is_read_whole=True)
     for name in ("policy", "reason"):
         if name in wanted:
             yield _Way([column[name] == wanted[name]])
@@ -194,7 +199,7 @@ def _read(
     if way is not None:
         # Positions alone are sorted, not whole rows.
         chosen = sa.select(position).where(*way.conditions, *conditions, way.between(lowest, before))
-        chosen = chosen.order_by(order).limit(limit)
+        chosen = chosen.order_by(way.position.desc()).limit(limit)
         query = sa.select(ledger).where(position.in_(chosen.scalar_subquery()))
     else:
         query = sa.select(ledger).where(*conditions, *between).limit(limit)
