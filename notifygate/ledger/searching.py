@@ -8,7 +8,7 @@ the one that finds least is used.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -155,22 +155,23 @@ def positions_between(conn: sa.Connection, since: datetime | None, until: dateti
     return (1, 0) if first is None or last is None else (first, last)
 
 
-def _ways_in(wanted: Mapping[str, str]) -> Iterator[_Way]:
+def _ways_in(wanted: Mapping[str, str]) -> list[_Way]:
     """The indexes that may serve."""
+    ways: list[_Way] = []
     column = ledger.c
+    scope = [column[name] == wanted[name] for name in _SCOPE if name in wanted]
     if "merchant" in wanted:
-        yield _Way([column[name] == wanted[name] for name in _SCOPE if name in wanted])
+        ways.append(_Way(scope))
     elif "purpose" in wanted:
         is_any = column.merchant.in_(_merchants()) | column.merchant.is_(None)
-        yield _Way([*(column[name] == wanted[name] for name in _SCOPE if name in wanted), is_any])
-    elif "channel" in wanted:
-        yield _Way([column.channel == wanted["channel"]], is_read_whole=True)
-    for name in ("policy", "reason"):
-        if name in wanted:
-            yield _Way([column[name] == wanted[name]])
+        ways.append(_Way([*scope, is_any]))
+    ways += [_Way([column[name] == wanted[name]]) for name in ("policy", "reason") if name in wanted]
     for name, usual in (("outcome", _USUAL_OUTCOMES), ("kind", _COMMON_KINDS)):
         if name in wanted and wanted[name] not in usual:
-            yield _Way([column[name] == wanted[name], *implied({name: wanted[name]})])
+            ways.append(_Way([column[name] == wanted[name], *implied({name: wanted[name]})]))
+    if not ways and scope:  # a channel alone: one of two, so that few logs have only a few rows with it
+        ways.append(_Way(scope, is_read_whole=True))
+    return ways
 
 
 def _merchants() -> sa.Select[Any]:
