@@ -294,7 +294,7 @@ def show(
         return
     _show_request(story)
     for row in story.rows:
-        _show_row(row)
+        _show_row(row, story)
     if not story.rows:
         output.heading("The log holds no rows about it any more: the months of that time were dropped.")
     for event in story.consent:
@@ -330,7 +330,7 @@ def _show_request(story: Story) -> None:
     )
 
 
-def _show_row(row: Row) -> None:
+def _show_row(row: Row, story: Story) -> None:
     from notifygate.audit import Kind
     from notifygate.decision import Decision
 
@@ -342,11 +342,14 @@ def _show_row(row: Row) -> None:
         [
             ("outcome", row.outcome),
             ("reason", row.reason),
-            ("merchant", row.merchant),
-            ("purpose", row.purpose),
-            ("channel", row.channel),
-            ("contact point", row.contact_point_id),
-            ("purchase", row.purchase_id),
+            # What the request says as well is told above.
+            ("merchant", row.merchant if row.merchant != story.merchant else None),
+            ("purpose", row.purpose if row.purpose != story.purpose else None),
+            ("channel", row.channel if row.channel != story.channel else None),
+            (
+                "contact point",
+                row.contact_point_id if row.contact_point_id != story.contact_point_id else None,
+            ),
             *((name, evidence({name: value}).partition("=")[2]) for name, value in row.body.items()),
         ]
     )

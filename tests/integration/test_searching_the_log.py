@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from support.clock import SimulatedClock
 from support.messages import (
     ANNA_EMAIL,
@@ -19,7 +20,7 @@ from support.messages import (
 )
 
 from notifygate import Gateway, InvalidMessage
-from notifygate.ledger import journal, searching
+from notifygate.ledger import journal, schema, searching
 from notifygate.ledger.journal import Kind, Row
 
 _SEED = 6  # the same rows and the same conditions in every run
@@ -66,18 +67,17 @@ def filled(gate: Gateway, clock: SimulatedClock) -> list[Row]:
 
 
 @pytest.fixture(params=["as it is", "everything is long ago", "everything is common"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Search with the real limits, and with others that make it take its other ways in a small log."""
     if request.param != "as it is":
         few = 10_000 if request.param == "everything is long ago" else 1
         monkeypatch.setattr(searching, "_LOOKED_THROUGH", {"sqlite": (7,), "postgresql": (7, 20)})
         monkeypatch.setattr(searching, "_FEW", few)
-    yield
 
 
 def conditions(clock: SimulatedClock) -> Iterator[dict[str, Any]]:
     """Each condition alone, and a good many together."""
-    single = [
+    single: list[dict[str, Any]] = [
         *({"merchant": name} for name in ("m1", "m2", "m4", "nobody")),
         *({"purpose": name} for name in ("order_update", "newsletter", "nothing")),
         *({"channel": name} for name in ("sms", "email")),
@@ -127,15 +127,20 @@ def test_finds_all_that_match_newest_first_and_nothing_else(
 def test_a_page_goes_on_where_the_one_before_ended(
     gate: Gateway, clock: SimulatedClock, filled: list[Row], way: None
 ) -> None:
-    for wanted in (
+    several: tuple[dict[str, Any], ...] = (
         {},
         {"merchant": "m4"},
         {"outcome": "deny"},
         {"channel": "sms"},
         {"purpose": "newsletter"},
-    ):
+    )
+    for wanted in several:
         pages: list[Row] = []
-        while page := list(gate.log.search(**wanted, limit=4, after=pages[-1].position if pages else None)):
+        while True:
+            after = pages[-1].position if pages else None
+            page = list(gate.log.search(**wanted, limit=4, after=after))
+            if not page:
+                break
             pages += page
         assert pages == [row for row in filled if matches(row, wanted)]
 
@@ -203,17 +208,14 @@ def test_a_policy_is_found_by_the_beginning_of_its_hash(gate: Gateway, sent: Cal
         gate.log.search(policy=policy[:5])
 
 
-def test_a_beginning_that_two_policies_share_is_refused(open_gate: Callable[..., Gateway]) -> None:
-    gate = open_gate()
-    rows = [{"hash": f"abcdef{number:058x}", "text": "{}", "first_seen_at": 0} for number in range(2)]
+def test_a_beginning_that_two_policies_share_is_refused(gate: Gateway, clock: SimulatedClock) -> None:
+    hashes = [f"abcdef{number:058x}" for number in range(2)]
     with gate._runtime.ledger.begin() as conn:
-        for row in rows:
-            conn.exec_driver_sql(
-                f"INSERT INTO policies (hash, text, first_seen_at) VALUES ('{row['hash']}', '{{}}', 0)"
-            )
+        rows = [{"hash": one, "text": "{}", "first_seen_at": clock.now} for one in hashes]
+        conn.execute(sa.insert(schema.policies), rows)
     with pytest.raises(InvalidMessage, match="several policies"):
         gate.log.search(policy="abcdef")
-    assert list(gate.log.search(policy=rows[1]["hash"])) == []
+    assert list(gate.log.search(policy=hashes[1])) == []
 
 
 @pytest.mark.parametrize(("name", "value"), [("channel", "fax"), ("kind", "sent"), ("limit", 0)])
