@@ -27,7 +27,7 @@ from notifygate.notes import Checkpoint, NoteError, Signer, Verifier, new_privat
 
 logger = logging.getLogger(__name__)
 
-_AT_ONCE = 5_000
+_AT_ONCE = 2_000
 _LOCK_NAME = "sealing.lock"
 _KEY_NAME = "log-key.pem"
 _SEE = "run 'notifygate log verify'"

@@ -1,28 +1,27 @@
-"""`gate.log`: finding things in the send log."""
+"""`gate.log`: finding things in the send log, telling the story of a message, and exporting."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from notifygate.address import ContactPoint
+from notifygate.address import Channel, ContactPoint
+from notifygate.audit.export import Exported, Format, Progress, write_export
+from notifygate.audit.policies import PolicyText
+from notifygate.audit.story import Story, read_story
 from notifygate.errors import InvalidMessage, NotFound
-from notifygate.ledger import journal, people, purchases
+from notifygate.ledger import journal, messages, people, purchases
 from notifygate.ledger.journal import Kind, Row
 from notifygate.message import check_aware
 from notifygate.runtime import Runtime
 
+__all__ = ["Exported", "Format", "Kind", "Log", "PolicyText", "Row", "Story"]
+
 _PAGE = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PolicyText:
-    """A policy that decided something: its hash and its canonical JSON text."""
-
-    hash: str
-    text: str
+_HASH_LENGTH = 64
+_SHORTEST_PREFIX = 6
 
 
 class Log:
@@ -35,24 +34,31 @@ class Log:
         self,
         *,
         contact_point: ContactPoint | str | None = None,
+        person: str | None = None,
         purchase: tuple[str, str] | None = None,
         kind: Kind | str | None = None,
         message_id: str | None = None,
+        attempt_id: str | None = None,
         merchant: str | None = None,
         purpose: str | None = None,
-        channel: str | None = None,
+        channel: Channel | str | None = None,
         outcome: str | None = None,
         reason: str | None = None,
         policy: str | None = None,
         since: datetime | None = None,
         until: datetime | None = None,
+        after: int | None = None,
         limit: int | None = 100,
     ) -> Iterator[Row]:
         """Rows that match all the conditions given, newest first, at most `limit` (None for all).
 
-        `contact_point` finds the rows of all contact points of its person. `purchase` is `(party, reference)`, where
-        any name that the purchase goes by will do. `since` is the first instant that counts, `until` the first that
-        does not. Raises `InvalidMessage`, naming the condition that makes no sense.
+        `contact_point` finds the rows of all contact points of its person, and so does `person`, the person's id.
+        `purchase` is `(party, reference)`, where any name that the purchase goes by will do. `attempt_id` finds the
+        rows that name the attempt. `policy` is a hash, or the first six or more of its characters. `since` is the
+        first instant that counts, `until` the first that does not. `after` is the position of the last row of the
+        page before: what follows is older.
+
+        Raises `InvalidMessage`, naming the condition that makes no sense.
         """
         conditions: dict[str, Any] = {
             "since": check_aware("since", since),
@@ -61,14 +67,18 @@ class Log:
             "message_id": message_id,
             "merchant": merchant,
             "purpose": purpose,
-            "channel": channel,
+            "channel": _channel(channel),
             "outcome": outcome,
             "reason": reason,
-            "policy": policy,
+            "policy": self._policy_hash(policy),
         }
         if limit is not None and limit < 1:
             raise InvalidMessage("limit", "must be 1 or more, or None for all")
-        return self._pages(contact_point, purchase, conditions, limit)
+        if contact_point is not None and person is not None:
+            raise InvalidMessage("person", "is found by contact_point as well; give one of the two")
+        if contact_point is not None:
+            contact_point = self._runtime.point(contact_point)
+        return self._pages(contact_point, person, purchase, attempt_id, conditions, after, limit)
 
     def of_message(self, message_id: str) -> tuple[Row, ...]:
         """All rows about one message, oldest first. Raises `NotFound`."""
@@ -78,26 +88,101 @@ class Log:
             raise NotFound(f"no message {message_id!r}")
         return tuple(rows)
 
+    def story(self, message_id: str) -> Story:
+        """All that is known of one message, by its id or that of an attempt to send it: who asked for it, each
+        decision with all findings, the consent behind it, the rules then in force, and what was sent.
+
+        Raises `NotFound`.
+        """
+        with self._runtime.ledger.read() as conn:
+            return read_story(conn, message_id)
+
     def policy(self, policy_hash: str) -> PolicyText:
         """The policy with that hash, as it was when it decided. Raises `NotFound`."""
         with self._runtime.ledger.read() as conn:
-            text = journal.policy_text(conn, policy_hash)
-        if text is None:
+            found = journal.policies_seen(conn, [policy_hash])
+        if policy_hash not in found:
             raise NotFound(f"no policy {policy_hash!r} has decided anything in this ledger")
-        return PolicyText(hash=policy_hash, text=text)
+        text, first_seen_at = found[policy_hash]
+        return PolicyText(hash=policy_hash, text=text, first_seen_at=first_seen_at)
+
+    def export(
+        self,
+        to: str | Path,
+        *,
+        format: Format | str | None = None,
+        kind: Kind | str | None = None,
+        merchant: str | None = None,
+        purpose: str | None = None,
+        channel: Channel | str | None = None,
+        outcome: str | None = None,
+        reason: str | None = None,
+        policy: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        force: bool = False,
+        progress: Progress | None = None,
+    ) -> Exported:
+        """Write all rows that match to a file, oldest first, with a manifest beside it; return what was written.
+
+        `to` is a file, or a folder in which the file is named by the time. `format` is csv, jsonl or parquet; by
+        default the file's name tells. However long the log is, a few thousand rows are in memory at a time. Neither
+        file is there before it is whole, and none is overwritten without `force`. The manifest holds a checkpoint made
+        afterwards, that all rows can be proved against; null where this machine has no key to sign with, and no other
+        has signed. `progress` is called with how much is done, how much there is, and how many rows were written.
+
+        Rows that are added meanwhile are left out, and so may be a row whose transaction was not over at the beginning.
+        Raises `InvalidMessage` for a condition that makes no sense, `ExportError`, and `LedgerError`, also where the
+        seals are not those that were signed.
+        """
+        return write_export(
+            self._runtime.ledger,
+            Path(to),
+            form=format,
+            conditions={
+                "since": check_aware("since", since),
+                "until": check_aware("until", until),
+                "kind": _kind(kind),
+                "merchant": merchant,
+                "purpose": purpose,
+                "channel": _channel(channel),
+                "outcome": outcome,
+                "reason": reason,
+                "policy": self._policy_hash(policy),
+            },
+            now=self._runtime.clock(),
+            sign=self._sign,
+            force=force,
+            progress=progress,
+        )
+
+    def _sign(self) -> str | None:
+        sealer = self._runtime.sealer
+        sealer.seal(patiently=True)
+        made = sealer.checkpoint()
+        return made.note if made else None
 
     def _pages(
         self,
-        contact_point: ContactPoint | str | None,
+        contact_point: ContactPoint | None,
+        person: str | None,
         purchase: tuple[str, str] | None,
+        attempt_id: str | None,
         conditions: dict[str, Any],
+        after: int | None,
         limit: int | None,
     ) -> Iterator[Row]:
         conditions |= {
-            "contact_point_ids": self._points_of(contact_point),
+            "contact_point_ids": self._points_of(contact_point, person),
             "purchase_id": self._purchase_id(purchase),
         }
-        left, last = limit, None
+        if attempt_id is not None:
+            with self._runtime.ledger.read() as conn:
+                message_id = messages.message_of(conn, attempt_id)
+            if message_id is None or conditions["message_id"] not in (None, message_id):
+                return
+            conditions |= {"attempt_id": attempt_id, "message_id": message_id}
+        left, last = limit, after
         while left is None or left > 0:
             page = _PAGE if left is None else min(_PAGE, left)
             with self._runtime.ledger.read() as conn:
@@ -108,12 +193,12 @@ class Log:
             last = rows[-1].position
             left = None if left is None else left - page
 
-    def _points_of(self, contact_point: ContactPoint | str | None) -> list[str] | None:
-        if contact_point is None:
+    def _points_of(self, point: ContactPoint | None, person: str | None) -> list[str] | None:
+        if point is None and person is None:
             return None
-        point = self._runtime.point(contact_point)
         with self._runtime.ledger.read() as conn:
-            person = people.person_by_mailbox(conn, self._runtime.ledger.fingerprints, point)
+            if point is not None:
+                person = people.person_by_mailbox(conn, self._runtime.ledger.fingerprints, point)
             return [known.contact_point_id for known in people.points_of(conn, [person])] if person else []
 
     def _purchase_id(self, purchase: tuple[str, str] | None) -> str | None:
@@ -123,6 +208,22 @@ class Log:
             found = purchases.find_names(conn, [purchase])
         return found[purchase][1] if found else "unknown"
 
+    def _policy_hash(self, policy: str | None) -> str | None:
+        """The hash that a prefix means. One that no policy begins with stays as it is, and matches nothing."""
+        if policy is None or len(policy) >= _HASH_LENGTH:
+            return policy
+        if len(policy) < _SHORTEST_PREFIX:
+            raise InvalidMessage(
+                "policy", f"must be a hash, or at least its first {_SHORTEST_PREFIX} characters"
+            )
+        with self._runtime.ledger.read() as conn:
+            found = journal.policies_like(conn, policy, limit=2)
+        if len(found) > 1:
+            raise InvalidMessage(
+                "policy", f"{policy!r} begins the hashes of several policies; give more of it"
+            )
+        return found[0] if found else policy
+
 
 def _kind(kind: Kind | str | None) -> str | None:
     if kind is None:
@@ -131,3 +232,12 @@ def _kind(kind: Kind | str | None) -> str | None:
         return Kind(kind).value
     except ValueError as error:
         raise InvalidMessage("kind", f"must be one of {', '.join(one.value for one in Kind)}") from error
+
+
+def _channel(channel: Channel | str | None) -> str | None:
+    if channel is None:
+        return None
+    try:
+        return Channel(channel).value
+    except ValueError as error:
+        raise InvalidMessage("channel", f"must be {' or '.join(one.value for one in Channel)}") from error

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import getpass
-from datetime import datetime
 from typing import Annotated
 
 import typer
 
 from notifygate.cli import output
-from notifygate.cli.options import ConfigPath, Json, instant, opened
+from notifygate.cli.options import ConfigPath, Json, Since, opened
 from notifygate.cli.output import Column
 from notifygate.errors import NotFound
 
@@ -23,21 +22,12 @@ app = typer.Typer(
     "list",
     epilog="[bold]Examples[/bold]\n"
     "  notifygate doubt list\n"
-    "  notifygate doubt list --purpose review_request --since 2026-05-01T00:00:00+02:00 --json",
+    "  notifygate doubt list --purpose review_request --since 30d --json",
 )
 def show(
     merchant: Annotated[str | None, typer.Option("--merchant", metavar="NAME", show_default=False)] = None,
     purpose: Annotated[str | None, typer.Option("--purpose", metavar="NAME", show_default=False)] = None,
-    since: Annotated[
-        datetime | None,
-        typer.Option(
-            "--since",
-            metavar="INSTANT",
-            parser=instant,
-            show_default=False,
-            help="Handed over from this instant on, such as 2026-05-01T00:00:00+02:00.",
-        ),
-    ] = None,
+    since: Since = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="At most so many; 0 for all.")] = 100,
     config: ConfigPath = None,
     json: Json = False,

@@ -1,37 +1,91 @@
-"""`notifygate log`: finding things in the send log."""
+"""`notifygate log`: finding things in the send log, the story of a message, and exporting."""
 
 from __future__ import annotations
 
 import json as jsons
-from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, Any
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from notifygate.cli import output
-from notifygate.cli.explain import evidence, show_decision
-from notifygate.cli.options import ConfigPath, Json, MessageId, instant, opened
+from notifygate.cli.explain import evidence, show_attempts, show_decision
+from notifygate.cli.options import ConfigPath, Json, Since, Until, opened
 from notifygate.cli.output import Column
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from notifygate.ledger.journal import Row
+    from notifygate.audit import PolicyText, Row, Story
+    from notifygate.consent import ConsentEvent
+    from notifygate.gateway import Gateway
 
 app = typer.Typer(
-    help="Search the append-only log of what was handed over, decided, sent, allowed and refused.",
+    help="Search the append-only log of what was handed over, decided, sent, allowed and refused; export it.",
     no_args_is_help=True,
 )
 
 _NAMES = ("position", "at", "kind", "message", "merchant", "purpose", "channel", "outcome", "reason")
+_OUTCOMES = (
+    *("allow", "defer", "deny", "accepted", "rejected", "failed", "in_doubt"),
+    *("granted", "soft_opt_in", "requested", "withdrawn", "objected", "refused", "invalidated"),
+)
+
+
+class ExportFormat(StrEnum):
+    """How an export is written."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        "--kind",
+        show_default=False,
+        help="submitted, decision, attempt, resolution, cancelled, consent, imported, suppression, unsuppression, "
+        "link, unlink, alias, ask, review, case_opened, case_closed, held, hold_released, disclosed, erased, "
+        "retention, restored or dropped.",
+    ),
+]
+Merchant = Annotated[str | None, typer.Option("--merchant", metavar="NAME", show_default=False)]
+Purpose = Annotated[str | None, typer.Option("--purpose", metavar="NAME", show_default=False)]
+Channel = Annotated[str | None, typer.Option("--channel", show_default=False, help="sms or email")]
+Outcome = Annotated[
+    str | None,
+    typer.Option(
+        "--outcome",
+        show_default=False,
+        help="allow, defer, deny; accepted, rejected, failed, in_doubt; granted, withdrawn …",
+    ),
+]
+Reason = Annotated[
+    str | None, typer.Option("--reason", show_default=False, help="A reason code, such as cap_reached.")
+]
+Policy = Annotated[
+    str | None,
+    typer.Option(
+        "--policy",
+        metavar="HASH",
+        show_default=False,
+        help="Decided under this policy: its hash, or how that begins.",
+    ),
+]
 
 
 @app.command(
     "search",
     epilog="[bold]Examples[/bold]\n"
     "  notifygate log search --contact email:anna@example.dk\n"
-    "  notifygate log search --kind decision --outcome deny --since 2026-05-01T00:00:00+02:00\n"
-    "  notifygate log search --purchase myshop 1001 --limit 0 --json",
+    "  notifygate log search --kind decision --outcome deny --since 30d\n"
+    "  notifygate log search --purchase myshop 1001 --limit 0 --json\n"
+    "  notifygate log search --merchant myshop --since 30d --limit 0 --csv > rows.csv",
 )
 def search(
     contact_point: Annotated[
@@ -44,6 +98,12 @@ def search(
             help="Rows about this person, by any of their contact points, such as sms:+4520123456.",
         ),
     ] = None,
+    person: Annotated[
+        str | None,
+        typer.Option(
+            "--person", metavar="ID", show_default=False, help="Rows about this person, such as per_0198…"
+        ),
+    ] = None,
     purchase: Annotated[
         tuple[str, str] | None,
         typer.Option(
@@ -53,64 +113,51 @@ def search(
             help="Rows about this purchase: the seller and its order id, or the carrier and its parcel number.",
         ),
     ] = None,
-    kind: Annotated[
-        str | None,
-        typer.Option(
-            "--kind",
-            show_default=False,
-            help="submitted, decision, attempt, resolution, cancelled, consent, suppression, unsuppression, link, "
-            "unlink, alias, ask, review, case_opened, case_closed, restored or dropped.",
-        ),
-    ] = None,
+    kind: Kind = None,
     message_id: Annotated[
         str | None,
         typer.Option("--message", metavar="ID", show_default=False, help="Rows about this message."),
     ] = None,
-    merchant: Annotated[str | None, typer.Option("--merchant", metavar="NAME", show_default=False)] = None,
-    purpose: Annotated[str | None, typer.Option("--purpose", metavar="NAME", show_default=False)] = None,
-    channel: Annotated[str | None, typer.Option("--channel", show_default=False, help="sms or email")] = None,
-    outcome: Annotated[
+    attempt_id: Annotated[
         str | None,
         typer.Option(
-            "--outcome",
-            show_default=False,
-            help="allow, defer, deny; accepted, rejected, failed, in_doubt; granted, withdrawn …",
+            "--attempt", metavar="ID", show_default=False, help="Rows about this attempt, such as att_0198…"
         ),
     ] = None,
-    reason: Annotated[
-        str | None, typer.Option("--reason", show_default=False, help="A reason code, such as cap_reached.")
-    ] = None,
-    policy: Annotated[
-        str | None,
-        typer.Option("--policy", metavar="HASH", show_default=False, help="Decided under this policy."),
-    ] = None,
-    since: Annotated[
-        datetime | None,
+    merchant: Merchant = None,
+    purpose: Purpose = None,
+    channel: Channel = None,
+    outcome: Outcome = None,
+    reason: Reason = None,
+    policy: Policy = None,
+    since: Since = None,
+    until: Until = None,
+    after: Annotated[
+        int | None,
         typer.Option(
-            "--since",
-            metavar="INSTANT",
-            parser=instant,
+            "--after",
+            metavar="POSITION",
+            min=1,
             show_default=False,
-            help="From this instant on, such as 2026-05-01T00:00:00+02:00.",
-        ),
-    ] = None,
-    until: Annotated[
-        datetime | None,
-        typer.Option(
-            "--until", metavar="INSTANT", parser=instant, show_default=False, help="Before this instant."
+            help="Rows that are older than the one at this position: the next page.",
         ),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="At most so many rows; 0 for all.")] = 100,
     config: ConfigPath = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for spreadsheets.")] = False,
     json: Json = False,
 ) -> None:
     """List the rows that match all that is asked for, newest first."""
+    if csv and json:
+        raise typer.BadParameter("--csv and --json do not go together")
     with opened(config) as gate:
         rows = gate.log.search(
             contact_point=contact_point,
+            person=person,
             purchase=purchase,
             kind=kind,
             message_id=message_id,
+            attempt_id=attempt_id,
             merchant=merchant,
             purpose=purpose,
             channel=channel,
@@ -119,19 +166,68 @@ def search(
             policy=policy,
             since=since,
             until=until,
-            limit=limit or None,
+            after=after,
+            limit=limit + 1 if limit else None,  # one more tells whether there is another page
         )
         if json:
-            for row in rows:
+            for row in islice(rows, limit or None):
                 output.json_line(row.to_json())
+        elif csv:
+            _print_csv(islice(rows, limit or None))
         else:
-            _show_rows(rows)
+            found = list(rows)
+            _show_page(found, limit)
+            if not found:
+                for line in _hints(gate, merchant, purpose, outcome, reason):
+                    output.complain(line, prefix="")
+
+
+def _show_page(rows: Sequence[Row], limit: int) -> None:
+    page = rows[:limit] if limit else rows
+    _show_rows(page)
+    if len(page) < len(rows):
+        output.complain(
+            f"There are more. The next page: the same with --after {page[-1].position}", prefix=""
+        )
+
+
+def _print_csv(rows: Iterable[Row]) -> None:
+    import csv
+
+    from notifygate.audit.export import cells, header
+
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    with output.until_hung_up():
+        writer.writerow(header())
+        writer.writerows(cells(row) for row in rows)
+
+
+def _hints(
+    gate: Gateway, merchant: str | None, purpose: str | None, outcome: str | None, reason: str | None
+) -> Iterator[str]:
+    """Why nothing may have matched: names that neither the config nor notifygate knows."""
+    from notifygate.decision import Reason as Reasons
+
+    policy = gate.config.policy
+    for value, what, known in (
+        (merchant, "merchant", [*policy.merchants, *policy.groups]),
+        (purpose, "purpose", [*policy.purposes]),
+        (outcome, "outcome", [*_OUTCOMES]),
+        (reason, "reason", [one.value for one in Reasons]),
+    ):
+        if value is not None and value not in known:
+            like = get_close_matches(value, known, n=1)
+            meant = (
+                f"; did you mean {like[0]}?" if like else f": {', '.join(known)}" if len(known) < 12 else ""
+            )
+            where = "in the config" if what in ("merchant", "purpose") else "by that name"
+            yield f"no {what} {value!r} is known {where}{meant}"
 
 
 def _show_rows(rows: Iterable[Row]) -> None:
     if output.is_terminal():
-        shown: list[tuple[object, ...]] = [(output.instant(row.at), _what(row)) for row in rows]
-        columns = [Column("when", whole=True), Column("what")]
+        shown: list[tuple[object, ...]] = [(row.position, output.instant(row.at), _what(row)) for row in rows]
+        columns = [Column("position", whole=True), Column("when", whole=True), Column("what")]
     else:
         columns = [Column(name) for name in _NAMES]
         shown = [
@@ -171,38 +267,72 @@ def _what(row: Row) -> str:
     "show",
     epilog="[bold]Examples[/bold]\n"
     "  notifygate log show msg_0198…\n"
-    "  notifygate log show msg_0198… --policy --json",
+    "  notifygate log show att_0198… --json\n"
+    "  notifygate log show msg_0198… --policy",
 )
 def show(
-    message_id: MessageId,
+    message_id: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID",
+            show_default=False,
+            help="The id of a message, such as msg_0198…, or of an attempt to send it, such as att_0198…",
+        ),
+    ],
     with_policy: Annotated[
-        bool, typer.Option("--policy", help="Print the rules that were in force as well.")
+        bool, typer.Option("--policy", help="Print all rules that were in force, and their exact text.")
     ] = False,
     config: ConfigPath = None,
     json: Json = False,
 ) -> None:
-    """Show all that the log holds about one message: who asked, what was decided by which rules, what was sent."""
+    """Tell the whole story of one message: who asked, what was decided on what permission by which rules, what was
+    sent."""
     with opened(config) as gate:
-        rows = gate.log.of_message(message_id)
-        hashes = dict.fromkeys(row.policy for row in rows if row.policy)
-        texts = {one: gate.log.policy(one).text for one in hashes} if with_policy else {}
+        story = gate.log.story(message_id)
     if json:
-        story: dict[str, Any] = {"message_id": message_id, "rows": [row.to_json() for row in rows]}
-        if with_policy:
-            story["policies"] = [{"hash": one, "text": text} for one, text in texts.items()]
-        output.json_line(story)
+        output.json_line(story.to_json())
         return
-    output.facts([("message", message_id)])
-    for row in rows:
-        _show_row(row)
-    for one, text in texts.items():
-        output.heading(f"Policy {one}")
-        output.say(jsons.dumps(jsons.loads(text), indent=2, ensure_ascii=False))
+    _show_request(story)
+    for row in story.rows:
+        _show_row(row, story)
+    if not story.rows:
+        output.heading("The log holds no rows about it any more: the months of that time were dropped.")
+    for event in story.consent:
+        _show_consent(event)
+    show_attempts(story.attempts)
+    for policy in story.policies:
+        _show_policy(policy, story, whole=with_policy)
 
 
-def _show_row(row: Row) -> None:
+def _show_request(story: Story) -> None:
+    is_waiting = story.status in ("queued", "deferred")
+    output.facts(
+        [
+            ("message", story.message_id),
+            ("status", story.status.value if story.status else "(the message itself is no longer kept)"),
+            ("reason", story.reason),
+            ("merchant", story.merchant),
+            ("purpose", f"{story.purpose} ({story.purpose_class})" if story.purpose_class else story.purpose),
+            ("to", story.contact_point or f"(erased) {story.channel}"),
+            ("contact point", story.contact_point_id),
+            ("person", story.person_id),
+            ("role", story.role),
+            ("purchase", " ".join(story.purchase) if story.purchase else None),
+            *(("also known as", " ".join(name)) for name in story.purchase_names[1:]),
+            ("submitted", output.instant(story.submitted_at)),
+            ("decided next", output.instant(story.due_at) if is_waiting else None),
+            ("not before", output.instant(story.send_after)),
+            ("expires", output.instant(story.expires_at)),
+            ("time zone", story.timezone),
+            ("language", story.language),
+            *((f"metadata {key}", value) for key, value in story.metadata.items()),
+        ]
+    )
+
+
+def _show_row(row: Row, story: Story) -> None:
+    from notifygate.audit import Kind
     from notifygate.decision import Decision
-    from notifygate.ledger.journal import Kind
 
     if row.kind is Kind.DECISION:
         show_decision(Decision.from_json(row.body), f"Row {row.position}, decision")
@@ -212,11 +342,163 @@ def _show_row(row: Row) -> None:
         [
             ("outcome", row.outcome),
             ("reason", row.reason),
-            ("merchant", row.merchant),
-            ("purpose", row.purpose),
-            ("channel", row.channel),
-            ("contact point", row.contact_point_id),
-            ("purchase", row.purchase_id),
+            # What the request says as well is told above.
+            ("merchant", row.merchant if row.merchant != story.merchant else None),
+            ("purpose", row.purpose if row.purpose != story.purpose else None),
+            ("channel", row.channel if row.channel != story.channel else None),
+            (
+                "contact point",
+                row.contact_point_id if row.contact_point_id != story.contact_point_id else None,
+            ),
             *((name, evidence({name: value}).partition("=")[2]) for name, value in row.body.items()),
         ]
     )
+
+
+def _show_consent(event: ConsentEvent) -> None:
+    output.heading(f"Consent event {event.event_id}: {event.state}, on {output.instant(event.occurred_at)}")
+    output.facts(
+        [
+            ("contact point", str(event.contact_point)),
+            ("party", event.party),
+            ("channel", event.channel),
+            ("purpose", event.purpose),
+            ("basis", event.basis),
+            ("source", event.source),
+            ("evidence", event.evidence),
+            ("notice version", event.notice_version),
+            ("sale", event.sale_ref),
+            ("opt-out offered", _yes_or_no(event.opt_out_offered)),
+            ("service as well", "yes" if event.includes_service else None),
+            ("makes void", event.invalidates),
+            ("recorded", output.instant(event.recorded_at)),
+            ("recorded by", event.actor),
+            ("expires", output.instant(event.expires_at)),
+        ]
+    )
+
+
+def _yes_or_no(value: bool | None) -> str | None:
+    return None if value is None else "yes" if value else "no"
+
+
+def _show_policy(policy: PolicyText, story: Story, *, whole: bool) -> None:
+    output.heading(f"Rules in force: policy {policy.hash}")
+    output.say(f"First gone by at {output.instant(policy.first_seen_at)}.")
+    sections = policy.in_sentences() if whole else policy.in_sentences_about(story.merchant, story.purpose)
+    for title, sentences in sections:
+        output.heading(title)
+        output.bullets(sentences)
+    if not sections:
+        output.say("This version of notifygate cannot put it into sentences.")
+    if whole or not sections:
+        output.heading("The exact text")
+        output.say(jsons.dumps(jsons.loads(policy.text), indent=2, ensure_ascii=False))
+    else:
+        output.say()
+        output.say("--policy tells all of it.")
+
+
+@app.command(
+    "export",
+    epilog="[bold]Examples[/bold]\n"
+    "  notifygate log export --to may.csv --since 2026-05-01T00:00:00+02:00 --until 2026-06-01T00:00:00+02:00\n"
+    "  notifygate log export --to exports/ --format parquet --merchant myshop\n"
+    "  notifygate log check-export may.csv.manifest.json",
+)
+def export(
+    to: Annotated[
+        Path,
+        typer.Option(
+            "--to",
+            metavar="FILE|FOLDER",
+            show_default=False,
+            help="The file to write, or a folder in which the file is named by the time.",
+        ),
+    ],
+    form: Annotated[
+        ExportFormat | None,
+        typer.Option("--format", show_default=False, help="By default the name of the file tells."),
+    ] = None,
+    kind: Kind = None,
+    merchant: Merchant = None,
+    purpose: Purpose = None,
+    channel: Channel = None,
+    outcome: Outcome = None,
+    reason: Reason = None,
+    policy: Policy = None,
+    since: Since = None,
+    until: Until = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a file that is there.")] = False,
+    config: ConfigPath = None,
+    json: Json = False,
+) -> None:
+    """Write the log to a file, oldest rows first, with a manifest beside it. It holds no address and no text."""
+    with opened(config) as gate, _progress() as progress:
+        done = gate.log.export(
+            to,
+            format=form.value if form else None,
+            kind=kind,
+            merchant=merchant,
+            purpose=purpose,
+            channel=channel,
+            outcome=outcome,
+            reason=reason,
+            policy=policy,
+            since=since,
+            until=until,
+            force=force,
+            progress=progress,
+        )
+    if json:
+        output.json_line({"file": str(done.path), "manifest": str(done.manifest), "rows": done.rows})
+    else:
+        output.say(f"{done.rows} rows in {done.path}")
+        output.say(f"described by {done.manifest}")
+
+
+@app.command(
+    "check-export", epilog="[bold]Example[/bold]\n  notifygate log check-export may.csv.manifest.json"
+)
+def check_export(
+    manifest: Annotated[
+        Path, typer.Argument(metavar="MANIFEST", show_default=False, help="The manifest of an export.")
+    ],
+    config: ConfigPath = None,
+    json: Json = False,
+) -> None:
+    """Read an export again and say whether it is what its manifest says; exit code 1 means that it is not.
+
+    It needs neither the config nor the ledger.
+    """
+    from notifygate.audit.export import check_export as check
+
+    found = check(manifest)
+    if json:
+        output.json_line({"whole": found.is_whole, "rows": found.rows, "problems": list(found.problems)})
+    elif found.is_whole:
+        output.say(f"yes: {found.rows} rows, as the manifest says")
+    else:
+        for problem in found.problems:
+            output.say(f"no: {problem}")
+    if not found.is_whole:
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int, int], None] | None]:
+    """A bar on stderr where that is a terminal."""
+    console = output.console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def show(done: int, total: int, rows: int) -> None:
+            bar.update(task, completed=done, total=total, description=f"{rows} rows")
+
+        yield show

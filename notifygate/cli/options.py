@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +26,21 @@ def instant(text: str) -> datetime:
     return found
 
 
+def moment(text: str) -> datetime:
+    """Read an instant, or a span such as `30d`, which means so long ago."""
+    from notifygate.config.values import span
+
+    if text[:1].isdigit() and text[-1:].isalpha() and "T" not in text:
+        try:
+            return datetime.now(UTC) - span(text)
+        except (ValueError, OverflowError) as error:
+            raise typer.BadParameter(f"{error}") from error
+    try:
+        return instant(text)
+    except typer.BadParameter as error:
+        raise typer.BadParameter(f"{error.message}, or as 30d for 30 days ago") from error
+
+
 ConfigPath = Annotated[
     Path | None,
     typer.Option(
@@ -40,6 +55,26 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 ContactPoint = Annotated[
     str,
     typer.Argument(metavar="CONTACT", show_default=False, help="sms:+4520123456 or email:anna@example.dk"),
+]
+Since = Annotated[
+    datetime | None,
+    typer.Option(
+        "--since",
+        metavar="INSTANT",
+        parser=moment,
+        show_default=False,
+        help="From this instant on, such as 2026-05-01T00:00:00+02:00, or 30d for 30 days ago.",
+    ),
+]
+Until = Annotated[
+    datetime | None,
+    typer.Option(
+        "--until",
+        metavar="INSTANT",
+        parser=moment,
+        show_default=False,
+        help="Before this instant, in the same forms.",
+    ),
 ]
 MessageId = Annotated[
     str, typer.Argument(metavar="ID", show_default=False, help="The id of a message, such as msg_0198…")

@@ -137,6 +137,29 @@ def facts(pairs: Iterable[tuple[str, object]]) -> None:
     console().print(grid)
 
 
+def bullets(sentences: Iterable[str]) -> None:
+    """Print sentences below each other, each with a dash; on a terminal, folded between words."""
+    if not is_terminal():
+        for sentence in sentences:
+            say(f"- {sentence}")
+        return
+    from rich.table import Table
+
+    grid = Table.grid(padding=(0, 1, 0, 0))
+    for sentence in sentences:
+        grid.add_row("-", clean(sentence))
+    console().print(grid)
+
+
+@contextmanager
+def until_hung_up() -> Iterator[None]:
+    """Let the block write to the standard output itself; whoever reads it may go away."""
+    try:
+        yield
+    except BrokenPipeError:
+        hang_up()
+
+
 def heading(text: str) -> None:
     """Print a heading with a blank line above."""
     say()

@@ -54,6 +54,7 @@ def get(conn: sa.Connection, event_id: str) -> dict[str, Any] | None:
 
 
 def get_all(conn: sa.Connection, event_ids: Collection[str]) -> dict[str, dict[str, Any]]:
-    """Some consent events with all columns, by their ids."""
+    """Some consent events with all columns, by their ids, in the order in which they were recorded."""
     query = sa.select(consent_events).where(rows.is_among(consent_events.c.event_id, event_ids))
-    return {row.event_id: dict(row._mapping) for row in conn.execute(query)}
+    found = conn.execute(query.order_by(consent_events.c.recorded_at, consent_events.c.event_id))
+    return {row.event_id: dict(row._mapping) for row in found}

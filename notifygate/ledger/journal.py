@@ -11,8 +11,15 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
-from notifygate.ledger import rows
-from notifygate.ledger.schema import IS_RARE_SQL, NO_STEP_SQL, ledger, messages, policies
+from notifygate.ledger import rows, searching
+from notifygate.ledger.database import Ledger
+from notifygate.ledger.schema import (
+    IS_RARE_SQL,
+    NO_STEP_SQL,
+    ledger,
+    messages,
+    policies,
+)
 from notifygate.policy import Policy
 
 
@@ -68,6 +75,7 @@ class Row:
 
 
 _COLUMNS = tuple(column.name for column in ledger.columns if column.name != "position")
+_LOT = 5_000  # positions
 
 
 def append(conn: sa.Connection, entries: Sequence[Row]) -> None:
@@ -132,6 +140,7 @@ def search(
     *,
     contact_point_ids: Sequence[str] | None = None,
     purchase_id: str | None = None,
+    attempt_id: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
     after_position: int | None = None,
@@ -141,25 +150,88 @@ def search(
     """Rows that match all the conditions given, newest first.
 
     `since` is the first instant that counts and `until` the first that does not. `equal` compares the columns
-    kind, message_id, merchant, purpose, channel, outcome, reason and policy. `after_position` is the position
-    of the last row already seen.
+    kind, message_id, merchant, purpose, channel, outcome, reason and policy. `attempt_id` goes with a message_id.
+    `after_position` is the position of the last row already seen.
     """
-    conditions = [ledger.c[name] == value for name, value in equal.items() if value is not None]
-    if purchase_id is not None:
-        conditions.append(ledger.c.purchase_id == purchase_id)
-    if since is not None:
-        conditions.append(ledger.c.at >= since)
-    if until is not None:
-        conditions.append(ledger.c.at < until)
+    wanted = {name: value for name, value in equal.items() if value is not None}
+    conditions = _matching(wanted, since, until)
+    if attempt_id is not None:
+        conditions.append(ledger.c.body.contains(attempt_id, autoescape=True))
     if after_position is not None:
         conditions.append(ledger.c.position < after_position)
-    if contact_point_ids is None:
-        query = sa.select(ledger).where(*conditions).order_by(ledger.c.position.desc()).limit(limit)
-    else:
+    if contact_point_ids is not None:
+        if purchase_id is not None:
+            conditions.append(ledger.c.purchase_id == purchase_id)
         both = _of_contact_points(conn, contact_point_ids, conditions)
-        query = sa.select(both).order_by(both.c.position.desc()).limit(limit)
-    for row in conn.execute(query):
+        found = conn.execute(sa.select(both).order_by(both.c.position.desc()).limit(limit)).all()
+    elif purchase_id is not None:
+        found = _newest(conn, [ledger.c.purchase_id == purchase_id, *conditions], limit)
+    elif "message_id" in wanted:
+        found = _newest(conn, conditions, limit)
+    else:
+        found = searching.newest(conn, wanted, since, until, before=after_position, limit=limit)
+    for row in found:
         yield _from_columns(row)
+
+
+def in_order(
+    database: Ledger, *, since: datetime | None = None, until: datetime | None = None, **equal: str | None
+) -> Iterator[tuple[int, int, list[Row]]]:
+    """All rows that match, oldest first, from a few thousand positions at a time.
+
+    Yields how many positions are done, how many there are in all, and the rows among them. What is added after the
+    beginning is not read. One lot is in memory at a time, and no transaction is open for longer than it takes to read
+    it, so that an export of hours keeps nobody from tidying up.
+    """
+    conditions = _matching({name: value for name, value in equal.items() if value is not None}, since, until)
+    with database.read() as conn:
+        first, last = searching.positions_between(conn, since, until)
+    start = first
+    while start <= last:
+        end = min(start + _LOT - 1, last)
+        query = sa.select(ledger).where(ledger.c.position.between(start, end), *conditions)
+        with database.read() as conn:
+            found = [_from_columns(row) for row in conn.execute(query.order_by(ledger.c.position))]
+            next_start = end + 1
+            if not found:  # perhaps a gap, where months were dropped
+                next_start = _first_position(conn, end) or last + 1
+        yield end - first + 1, last - first + 1, found
+        start = next_start
+
+
+def policies_like(conn: sa.Connection, prefix: str, limit: int) -> list[str]:
+    """The hashes of policies that begin with a prefix, at most `limit` of them."""
+    query = sa.select(policies.c.hash).where(policies.c.hash.startswith(prefix, autoescape=True))
+    return list(conn.execute(query.order_by(policies.c.hash).limit(limit)).scalars())
+
+
+def policies_seen(conn: sa.Connection, hashes: Sequence[str]) -> dict[str, tuple[str, datetime]]:
+    """The text of each policy that is known, and when it was first gone by."""
+    query = sa.select(policies).where(rows.is_among(policies.c.hash, hashes))
+    return {row.hash: (row.text, row.first_seen_at) for row in conn.execute(query)}
+
+
+def _newest(conn: sa.Connection, conditions: Sequence[sa.ColumnElement[bool]], limit: int) -> Sequence[Any]:
+    query = sa.select(ledger).where(*conditions).order_by(ledger.c.position.desc()).limit(limit)
+    return conn.execute(query).all()
+
+
+def _matching(
+    wanted: Mapping[str, str], since: datetime | None, until: datetime | None
+) -> list[sa.ColumnElement[bool]]:
+    conditions = [searching.is_equal(name, value) for name, value in wanted.items()]
+    conditions += searching.implied(wanted)
+    if since is not None:
+        conditions.append(searching.plain(ledger.c.at) >= since)
+    if until is not None:
+        conditions.append(searching.plain(ledger.c.at) < until)
+    return conditions
+
+
+def _first_position(conn: sa.Connection, after: int) -> int | None:
+    query = sa.select(ledger.c.position).where(ledger.c.position > after).order_by(ledger.c.position).limit(1)
+    found: int | None = conn.execute(query).scalar()
+    return found
 
 
 def read_body(text: str) -> dict[str, Any]:

@@ -514,6 +514,13 @@ def attempts_of(conn: sa.Connection, message_id: str) -> list[Attempt]:
     return [Attempt(**row._mapping) for row in conn.execute(query)]
 
 
+def message_of(conn: sa.Connection, attempt_id: str) -> str | None:
+    """The id of the message that an attempt was made for."""
+    query = sa.select(reservations.c.message_id).where(reservations.c.attempt_id == attempt_id)
+    found: str | None = conn.execute(query).scalar()
+    return found
+
+
 def _reservation(
     attempt_id: str, message: StoredMessage, *, reserved_at: datetime, lease_until: datetime
 ) -> dict[str, Any]:

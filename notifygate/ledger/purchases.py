@@ -133,6 +133,13 @@ def order_ids(conn: sa.Connection, purchase_ids: Collection[str]) -> dict[str, t
     return {purchase: (seller, order) for purchase, seller, order in conn.execute(query)}
 
 
+def names_of(conn: sa.Connection, purchase_id: str) -> list[tuple[str, str]]:
+    """All names that a purchase goes by, as `(party, reference)`, in the order in which they were learnt."""
+    query = sa.select(purchase_names.c.party, purchase_names.c.reference)
+    query = query.where(purchase_names.c.purchase_id == purchase_id).order_by(purchase_names.c.name_id)
+    return [(party, reference) for party, reference in conn.execute(query)]
+
+
 def free_slots(conn: sa.Connection, purchase_ids: Collection[str]) -> dict[str, Iterable[int]]:
     """For each purchase an endless supply of places that no ask has taken, lowest first."""
     if not purchase_ids:

@@ -63,6 +63,7 @@ NAMES_A_PURCHASE_SQL = "purchase_name_id IS NOT NULL"
 IS_RARE_SQL = "kind NOT IN ('submitted', 'decision', 'attempt')"
 WENT_OTHERWISE_SQL = "outcome NOT IN ('allow', 'accepted')"
 HAS_REASON_SQL = "reason IS NOT NULL"
+HAS_POLICY_SQL = "policy IS NOT NULL"
 
 WORKS_WITH = "schema_works_with"
 """The key that holds two schema versions: the ledger's own, and the oldest that a code may know and work with it."""
@@ -375,6 +376,25 @@ for _name, _columns, _where in (
     ("ix_ledger_reason", (ledger.c.reason, ledger.c.position), HAS_REASON_SQL),
 ):
     sa.Index(_name, *_columns, sqlite_where=sa.text(_where), postgresql_where=sa.text(_where))
+
+# For searches: on PostgreSQL a few bytes for each hundred pages, which say what cannot be in them.
+sa.Index(
+    "ix_ledger_scope",
+    ledger.c.merchant,
+    ledger.c.purpose,
+    ledger.c.channel,
+    postgresql_using="brin",
+    postgresql_ops=dict.fromkeys(("merchant", "purpose", "channel"), "text_bloom_ops"),
+    postgresql_with={"autosummarize": "on"},
+)
+sa.Index(
+    "ix_ledger_policy",
+    ledger.c.policy,
+    sqlite_where=sa.text(HAS_POLICY_SQL),
+    postgresql_using="brin",
+    postgresql_ops={"policy": "text_bloom_ops"},
+    postgresql_with={"autosummarize": "on"},
+)
 
 # The places that rows of the send log were given in the Merkle tree: many rows in one. Leaf `first_leaf + i` is the
 # row at the i-th of `positions` (a JSON array), and bytes 32 i to 32 i + 31 of `hashes` are its hash.

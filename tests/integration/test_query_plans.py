@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -21,7 +22,7 @@ from support.tables import plain_engine
 
 from notifygate import Gateway, Status
 from notifygate.address import Channel
-from notifygate.ledger import gauges, messages
+from notifygate.ledger import gauges, messages, searching
 
 
 def live(gate: Gateway, clock: SimulatedClock) -> str:
@@ -76,6 +77,7 @@ def look_up(gate: Gateway, clock: SimulatedClock, message_id: str) -> None:
     """What people ask."""
     gate.explain(message_id)
     gate.log.of_message(message_id)
+    gate.log.story(gate.log.story(message_id).attempts[0].attempt_id)
     for conditions in (
         {"contact_point": ANNA_EMAIL},
         {"contact_point": ANNA_EMAIL, "kind": "decision", "since": clock.ago(days=1), "until": clock.now},
@@ -86,6 +88,26 @@ def look_up(gate: Gateway, clock: SimulatedClock, message_id: str) -> None:
         assert list(gate.log.search(**conditions, limit=1)) or "until" in conditions
     with gate._runtime.ledger.read() as conn:
         messages.last_accepted(conn, Channel.EMAIL)
+
+
+RARE = {
+    "ix_ledger_scope": (
+        {"merchant": "nobody"},
+        {"merchant": "nobody", "purpose": "x"},
+        {"purpose": "nothing"},
+    ),
+    "ix_ledger_policy": ({"policy": "f" * 64},),
+    "ix_ledger_reason": ({"reason": "cap_reached"}, {"reason": "cap_reached", "merchant": "cykelpartner"}),
+    "ix_ledger_outcome": ({"outcome": "rejected"}, {"outcome": "rejected", "channel": "sms"}),
+    "ix_ledger_kind": ({"kind": "restored"}, {"kind": "restored", "since": datetime(2020, 1, 1, tzinfo=UTC)}),
+}
+"""Conditions that fit few rows or none, by the index that must find them."""
+
+
+@pytest.fixture
+def looks_at_one_row_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a search of a small log take the ways that it takes in a long one."""
+    monkeypatch.setattr(searching, "_LOOKED_THROUGH", {"sqlite": (1,), "postgresql": (1,)})
 
 
 def test_no_statement_reads_a_whole_table(gate: Gateway, ledger_url: str, clock: SimulatedClock) -> None:
@@ -130,3 +152,56 @@ def test_a_missing_index_is_noticed(
         conn.execute(sa.text(f"DROP INDEX {index}"))
 
     assert scans(ledger_url, statements) != []
+
+
+@pytest.mark.usefixtures("looks_at_one_row_first")
+def test_no_search_reads_the_whole_log(gate: Gateway, ledger_url: str, clock: SimulatedClock) -> None:
+    live(gate, clock)
+    wanted = [
+        *(conditions for found_by in RARE.values() for conditions in found_by),
+        *({"merchant": "cykelpartner"}, {"purpose": "newsletter"}, {"outcome": "deny"}, {"kind": "decision"}),
+        *({"since": clock.ago(days=1), "merchant": "cykelpartner"}, {"until": clock.ago(days=1)}),
+    ]
+    with recorded(gate._runtime.ledger.engine) as statements:
+        for conditions in wanted:
+            list(gate.log.search(**conditions))
+
+    read = scans(
+        ledger_url, {sql: given for sql, given in statements.items() if " WHERE " in sql.replace("\n", " ")}
+    )
+    assert read == []
+
+
+@pytest.mark.usefixtures("looks_at_one_row_first")
+@pytest.mark.parametrize("index", RARE)
+def test_what_is_rare_is_found_by_its_index(
+    gate: Gateway, ledger_url: str, clock: SimulatedClock, index: str
+) -> None:
+    live(gate, clock)
+    with plain_engine(ledger_url) as engine, engine.connect() as conn:
+        for conditions in RARE[index]:
+            with recorded(gate._runtime.ledger.engine) as statements:
+                list(gate.log.search(**conditions))
+            sql, parameters = list(statements.items())[-1]
+            assert "ledger.body" in sql
+            assert index in plan(conn, sql, parameters), conditions
+
+
+def plan(conn: sa.Connection, sql: str, parameters: object) -> str:
+    """What a database would do, with the indexes of the whole log by the names that its parts have for them."""
+    if conn.dialect.name == "sqlite":
+        return str(conn.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", parameters).all())  # type: ignore[arg-type]
+    # The log of a test is so small that its key finds as much, and bitmaps of it cost more than its parts do.
+    bounds = r" AND ledger.position >= \S+ AND ledger.position < \S+(?=\s)"
+    without_bounds = re.sub(bounds, "", sql)
+    assert without_bounds != sql
+    for cheaper in ("enable_seqscan", "enable_sort"):
+        conn.exec_driver_sql(f"SET {cheaper} = off")
+    lines = str(conn.exec_driver_sql(f"EXPLAIN {without_bounds}", parameters).all())  # type: ignore[arg-type]
+    children = conn.exec_driver_sql(
+        "SELECT child.relname, parent.relname FROM pg_inherits"
+        " JOIN pg_class child ON child.oid = inhrelid JOIN pg_class parent ON parent.oid = inhparent"
+    )
+    for child, parent in sorted(children.all(), key=lambda pair: -len(pair[0])):
+        lines = lines.replace(child, parent)
+    return lines

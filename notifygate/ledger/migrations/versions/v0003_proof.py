@@ -48,6 +48,7 @@ def upgrade() -> None:
         op.create_index(
             name, "ledger", [column, "position"], sqlite_where=sa.text(where), postgresql_where=sa.text(where)
         )
+    _create_search_indexes()
     _create_tables()
     if op.get_bind().dialect.name == "postgresql":
         _let_free_texts_go_postgresql()
@@ -61,6 +62,22 @@ def upgrade() -> None:
         for table, key in _APPEND_ONLY.items():
             _forbid_changes_sqlite(table, key)
     works_with("0001", since=revision)
+
+
+def _create_search_indexes() -> None:
+    for name, columns, where in (
+        ("ix_ledger_scope", ("merchant", "purpose", "channel"), None),
+        ("ix_ledger_policy", ("policy",), sa.text("policy IS NOT NULL")),
+    ):
+        op.create_index(
+            name,
+            "ledger",
+            list(columns),
+            sqlite_where=where,
+            postgresql_using="brin",
+            postgresql_ops=dict.fromkeys(columns, "text_bloom_ops"),
+            postgresql_with={"autosummarize": "on"},
+        )
 
 
 def _let_free_texts_go_postgresql() -> None:

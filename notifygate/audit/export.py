@@ -1,0 +1,431 @@
+"""The send log as a file for auditors: CSV, JSON lines or Parquet, with a manifest that says what it should hold.
+
+Rows are read and written a few thousand at a time, so a ledger of any size needs the same memory. A file gets its name
+when it is whole; the manifest comes last.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import orjson
+
+from notifygate.errors import NotifygateError
+from notifygate.ledger import journal
+from notifygate.ledger.database import Ledger
+from notifygate.ledger.journal import Row
+from notifygate.ledger.schema import to_micros
+
+FORMAT = "notifygate-log-export/1"
+"""What the manifest calls itself. Another number means that a reader of this one would misread it."""
+
+MANIFEST = ".manifest.json"
+"""What the name of the manifest ends with, after the name of the file."""
+
+Progress = Callable[[int, int, int], None]
+"""Told how many positions are done, how many there are, and how many rows were written."""
+
+_READ_AT_ONCE = 1 << 20
+_COLUMNS = {
+    "position": ("integer", "Where the row is in the log. It grows, with gaps, and is never used twice."),
+    "kind": ("text", "What the row records: submitted, decision, attempt, consent and so on."),
+    "at": ("instant", "When, in UTC, as ISO 8601."),
+    "at_micros": ("integer", "The same in microseconds since 1970: what the row's hash is made of."),
+    "message_id": ("text", "The message, if it is about one."),
+    "contact_point_id": (
+        "text",
+        "The contact point, if it is about one. Not the address: that is not in the log.",
+    ),
+    "purchase_id": ("text", "The purchase, if it is about one."),
+    "merchant": ("text", "Who asked to send, or the party that a consent event names."),
+    "purpose": ("text", "Why, as the config names it."),
+    "channel": ("text", "sms or email."),
+    "outcome": (
+        "text",
+        "allow, defer or deny; accepted, rejected, failed or in_doubt; the state of a consent event.",
+    ),
+    "reason": ("text", "The reason code of a decision, or what the provider said."),
+    "policy": ("text", "SHA-256 of the policy that a decision went by."),
+    "body": ("json", "All else: of a decision every finding with its evidence."),
+}
+_NAMES = tuple(_COLUMNS)
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+
+
+class ExportError(NotifygateError):
+    """An export cannot be written or read: a file that is there already, a full disk, a missing extra."""
+
+
+class Format(StrEnum):
+    """How an export is written."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+    PARQUET = "parquet"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What was written: the file, its manifest, and how many rows."""
+
+    path: Path
+    manifest: Path
+    rows: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """Whether an export is what its manifest says. `problems` is empty where it is."""
+
+    rows: int
+    problems: tuple[str, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.problems
+
+
+def cells(row: Row) -> list[object]:
+    """A row as cells of CSV, in the order of the columns; nothing in it is taken for a formula by a spreadsheet."""
+    shown = _as_object(row) | {"body": _body(row)}
+    return [_harmless(shown[name]) for name in _NAMES]
+
+
+def header() -> tuple[str, ...]:
+    """The names of the columns of CSV."""
+    return _NAMES
+
+
+def write_export(
+    ledger: Ledger,
+    to: Path,
+    *,
+    form: Format | str | None,
+    conditions: Mapping[str, Any],
+    now: datetime,
+    sign: Callable[[], str | None],
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Exported:
+    """Write all rows that match, and the manifest. Raises `ExportError`; then neither file is there.
+
+    `sign` is called when all rows are written, and gives the checkpoint that the manifest holds.
+    """
+    path, wanted = _target(to, form, now)
+    manifest = path.with_name(path.name + MANIFEST)
+    if not force:
+        for one in (path, manifest):
+            if one.exists():
+                raise ExportError(f"{one} is there already; give another name, or --force to overwrite it")
+    open_writer = _WRITERS[wanted]
+    if wanted is Format.PARQUET:
+        _pyarrow()
+    tally = _Tally()
+    with _told(path):
+        with _whole(path) as file:
+            hashed = _Hashed(file)
+            writer = open_writer(hashed)
+            _copy(ledger, conditions, writer, tally, progress)
+        about = {"name": path.name, "format": wanted.value, "rows": tally.rows}
+        told = {
+            "format": FORMAT,
+            "made_at": now.isoformat(),
+            "notifygate": version("notifygate"),
+            "ledger": ledger.id,
+            "order": "oldest first",
+            "conditions": {
+                name: value.isoformat() if isinstance(value, datetime) else value
+                for name, value in conditions.items()
+                if value is not None
+            },
+            "rows": tally.rows,
+            "counts": dict(sorted(tally.kinds.items())),
+            "first_position": tally.first,
+            "last_position": tally.last,
+            "files": [about | {"bytes": hashed.size, "sha256": hashed.digest()}],
+            "columns": [
+                {"name": name, "type": kind, "description": said} for name, (kind, said) in _COLUMNS.items()
+            ],
+            "checkpoint": sign(),
+        }
+        with _whole(manifest) as file:
+            file.write(orjson.dumps(told, option=orjson.OPT_INDENT_2) + b"\n")
+    return Exported(path=path, manifest=manifest, rows=tally.rows)
+
+
+def check_export(manifest: Path) -> Checked:
+    """Read an export again, and compare it with its manifest. Raises `ExportError` for what is no manifest."""
+    try:
+        told = orjson.loads(manifest.read_bytes())
+    except OSError as error:
+        raise ExportError(f"{manifest} cannot be read: {error.strerror}") from error
+    except orjson.JSONDecodeError as error:
+        raise ExportError(f"{manifest} is no manifest of an export: it is not JSON") from error
+    if not isinstance(told, dict) or told.get("format") != FORMAT:
+        raise ExportError(f"{manifest} is no manifest of an export: its format is not {FORMAT!r}")
+    problems: list[str] = []
+    tally = _Tally()
+    try:
+        for file in told["files"]:
+            path = manifest.with_name(Path(str(file["name"])).name)
+            problems += _problems_of(path, file, tally)
+        if not problems:
+            found = {
+                "rows": tally.rows,
+                "counts": dict(sorted(tally.kinds.items())),
+                "first_position": tally.first,
+                "last_position": tally.last,
+            }
+            problems += [
+                f"{name}: the manifest says {told[name]}, the file holds {value}"
+                for name, value in found.items()
+                if told[name] != value
+            ]
+    except (KeyError, TypeError) as error:
+        raise ExportError(f"{manifest} is no whole manifest: {error} is missing or wrong") from error
+    return Checked(rows=tally.rows, problems=tuple(problems))
+
+
+class _Tally:
+    """What was written, or read again."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.kinds: Counter[str] = Counter()
+        self.first: int | None = None
+        self.last: int | None = None
+        self.is_in_order = True
+
+    def add(self, position: int, kind: str) -> None:
+        self.rows += 1
+        self.kinds[kind] += 1
+        if self.first is None:
+            self.first = position
+        self.is_in_order &= self.last is None or position > self.last
+        self.last = position
+
+
+class _Hashed(io.RawIOBase):
+    """A file that is only written to, from its beginning to its end, and hashed on the way."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._hash.update(data)
+        self._file.write(data)
+        self.size += memoryview(data).nbytes
+        return memoryview(data).nbytes
+
+    def tell(self) -> int:
+        return self.size
+
+    def digest(self) -> str:
+        return self._hash.hexdigest()
+
+
+class _Writer(Protocol):
+    def write(self, rows: Sequence[Row]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class _CsvWriter:
+    def __init__(self, file: _Hashed) -> None:
+        self._file = file
+        self._write_all([_NAMES])
+
+    def write(self, rows: Sequence[Row]) -> None:
+        self._write_all([cells(row) for row in rows])
+
+    def close(self) -> None: ...
+
+    def _write_all(self, lines: Sequence[Sequence[object]]) -> None:
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows(lines)
+        self._file.write(text.getvalue().encode())
+
+
+class _JsonWriter:
+    def __init__(self, file: _Hashed) -> None:
+        self._file = file
+
+    def write(self, rows: Sequence[Row]) -> None:
+        self._file.write(b"".join(orjson.dumps(_as_object(row)) + b"\n" for row in rows))
+
+    def close(self) -> None: ...
+
+
+class _ParquetWriter:
+    _GROUP = 20_000  # rows
+
+    def __init__(self, file: _Hashed) -> None:
+        self._arrow, parquet = _pyarrow()
+        types = {
+            "integer": self._arrow.int64(),
+            "instant": self._arrow.timestamp("us", tz="UTC"),
+            "text": self._arrow.string(),
+            "json": self._arrow.string(),
+        }
+        self._schema = self._arrow.schema([(name, types[kind]) for name, (kind, _) in _COLUMNS.items()])
+        self._writer = parquet.ParquetWriter(file, self._schema, compression="zstd")
+        self._waiting: list[dict[str, Any]] = []
+
+    def write(self, rows: Sequence[Row]) -> None:
+        self._waiting += [_as_object(row) | {"at": row.at, "body": _body(row)} for row in rows]
+        if len(self._waiting) >= self._GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        self._writer.write_table(self._arrow.Table.from_pylist(self._waiting, schema=self._schema))
+        self._waiting.clear()
+
+
+_WRITERS: Mapping[Format, Callable[[_Hashed], _Writer]] = {
+    Format.CSV: _CsvWriter,
+    Format.JSONL: _JsonWriter,
+    Format.PARQUET: _ParquetWriter,
+}
+
+
+def _copy(
+    ledger: Ledger, conditions: Mapping[str, Any], writer: _Writer, tally: _Tally, progress: Progress | None
+) -> None:
+    for done, total, rows in journal.in_order(ledger, **conditions):
+        writer.write(rows)
+        for row in rows:
+            tally.add(row.position or 0, row.kind.value)
+        if progress is not None:
+            progress(done, total, tally.rows)
+    writer.close()
+
+
+def _problems_of(path: Path, told: Mapping[str, Any], tally: _Tally) -> Iterator[str]:
+    """What is wrong with a file. What it holds is looked at only where its bytes are the right ones."""
+    try:
+        size, digest = path.stat().st_size, _sha256(path)
+    except OSError as error:
+        yield f"{path.name} cannot be read: {error.strerror}"
+        return
+    if size != told["bytes"]:
+        yield f"{path.name} has {size} bytes, and should have {told['bytes']}"
+    if digest != told["sha256"]:
+        yield f"{path.name} is not the file that was written: its SHA-256 is {digest}"
+        return
+    for position, kind in _READERS[Format(told["format"])](path):
+        tally.add(position, kind)
+    if not tally.is_in_order:
+        yield f"{path.name} is not in the order of its positions"
+
+
+def _read_csv(path: Path) -> Iterator[tuple[int, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            yield int(row["position"]), row["kind"]
+
+
+def _read_json(path: Path) -> Iterator[tuple[int, str]]:
+    with path.open("rb") as file:
+        for line in file:
+            row = orjson.loads(line)
+            yield row["position"], row["kind"]
+
+
+def _read_parquet(path: Path) -> Iterator[tuple[int, str]]:
+    _, parquet = _pyarrow()
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=["position", "kind"]):
+            yield from zip(batch["position"].to_pylist(), batch["kind"].to_pylist(), strict=True)
+
+
+_READERS: Mapping[Format, Callable[[Path], Iterator[tuple[int, str]]]] = {
+    Format.CSV: _read_csv,
+    Format.JSONL: _read_json,
+    Format.PARQUET: _read_parquet,
+}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _pyarrow() -> tuple[Any, Any]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ModuleNotFoundError as error:
+        raise ExportError("Parquet needs pyarrow: pip install 'notifygate[parquet]'") from error
+    return pyarrow, parquet
+
+
+def _target(to: Path, form: Format | str | None, now: datetime) -> tuple[Path, Format]:
+    """The file to write, and how."""
+    try:
+        wanted = Format(form) if form is not None else Format(to.suffix.removeprefix(".").lower())
+    except ValueError as error:
+        known = ", ".join(Format)
+        raise ExportError(f"give the format, one of {known}, or a file whose name ends with one") from error
+    if to.is_dir():
+        to /= f"notifygate-log-{now:%Y%m%dT%H%M%SZ}.{wanted}"
+    return to, wanted
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What the system says goes wrong with a file, as our own error."""
+    try:
+        yield
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written: {error.strerror or type(error).__name__}") from error
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that has its name when it is whole and on the disk, and is not there otherwise."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def _as_object(row: Row) -> dict[str, Any]:
+    shown = row.to_json() | {"at_micros": to_micros(row.at)}
+    return {name: shown[name] for name in _NAMES}
+
+
+def _body(row: Row) -> str:
+    return orjson.dumps(row.body, option=orjson.OPT_SORT_KEYS).decode()
+
+
+def _harmless(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula: see OWASP, CSV injection."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
