@@ -30,6 +30,7 @@ from notifygate.cli import (
     log,
     output,
     person,
+    retention,
     rules,
     submit,
     suppress,
@@ -91,6 +92,7 @@ app.command("cancel")(cancel.cancel)
 app.add_typer(consent.app, name="consent")
 app.add_typer(suppress.app, name="suppress")
 app.add_typer(person.app, name="person")
+app.add_typer(retention.app, name="retention")
 app.add_typer(log.app, name="log")
 app.add_typer(doubt.app, name="doubt")
 app.add_typer(rules.app, name="rules")

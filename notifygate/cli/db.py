@@ -235,6 +235,29 @@ def drop_before(
         output.say("nothing was changed")
 
 
+@app.command("vacuum")
+def vacuum(
+    patience: Annotated[
+        int, typer.Option("--patience", metavar="SECONDS", min=0, help="How long others are waited for.")
+    ] = 60,
+    config: ConfigPath = None,
+) -> None:
+    """Get what was erased out of the database's files; workers may go on. Exit code 1 where that did not succeed."""
+    from notifygate.cli.person import tell_of_vacuum
+    from notifygate.config import load
+    from notifygate.ledger.vacuum import vacuum as clean
+
+    settings = load(config).settings.gateway
+    if ledger_is_missing(settings):
+        raise CommandError(f"gateway.ledger: {settings.ledger_shown} is not there")
+    with _ledger_with_tables(settings) as ledger:
+        left = clean(ledger, patience_s=patience)
+    if left is not None:
+        tell_of_vacuum(left)
+        raise typer.Exit(1)
+    output.say(f"{settings.ledger_shown}: what was erased is out of its files")
+
+
 def _make_sure(found: list[Dropped], *, is_agreed: bool) -> None:
     """Ask whoever is at the terminal; where nobody is, insist on `--yes`."""
     if is_agreed:

@@ -17,6 +17,7 @@ from notifygate.config.schema import (
     MonitoringSettings,
     PurposeTable,
     QuietHoursTable,
+    RetentionSettings,
     ReviewRequestsTable,
     SmsSettings,
     Tables,
@@ -44,6 +45,7 @@ class Settings:
     gateway: GatewaySettings
     delivery: DeliverySettings
     monitoring: MonitoringSettings
+    retention: RetentionSettings
     email: EmailSettings | None
     sms: SmsSettings | None
     senders: Mapping[str, Sender]
@@ -70,6 +72,7 @@ def settings(tables: Tables) -> Settings:
         gateway=tables.gateway,
         delivery=tables.delivery,
         monitoring=tables.monitoring,
+        retention=tables.retention,
         email=tables.channels.email,
         sms=tables.channels.sms,
         senders={name: Sender(email=m.email_from, sms=m.sms_sender) for name, m in tables.merchants.items()},

@@ -26,7 +26,15 @@ PREFIX = "NOTIFYGATE_"
 DELIMITER = "__"
 CONFIG_VARIABLE = "NOTIFYGATE_CONFIG"
 DEFAULT_NAME = "notifygate.toml"
-_TABLES_ALWAYS_THERE = ("gateway", "channels", "delivery", "monitoring", "review_requests", "content")
+_TABLES_ALWAYS_THERE = (
+    "gateway",
+    "channels",
+    "delivery",
+    "monitoring",
+    "retention",
+    "review_requests",
+    "content",
+)
 
 
 class _Document(BaseSettings, Tables):
