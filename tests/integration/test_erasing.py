@@ -1,4 +1,4 @@
-"""Erasing a person: every address and text goes, from every table and from the files; what must hold goes on holding."""
+"""Erasing a person: every address and text goes, from every table and file; what must hold goes on holding."""
 
 from __future__ import annotations
 

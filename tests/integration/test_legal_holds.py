@@ -110,6 +110,6 @@ def test_a_held_person_does_not_age_out(open_gate: OpenGate, clock: SimulatedClo
 
     found = {one.kind: (one.before, one.removed, one.on_hold, one.after) for one in gate.retention.run()}
 
-    assert found == {kind: (2, 1, 1, 1) for kind in ("texts", "consent_texts", "contact_points")}
+    assert found == dict.fromkeys(("texts", "consent_texts", "contact_points"), (2, 1, 1, 1))
     assert gate.people.of(ANNA_EMAIL).contact_points == (ANNA_EMAIL,)
     assert gate.people.export(ANNA_EMAIL).to_json()["messages"][0]["text"]
