@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from notifygate.address import ContactPoint
 from notifygate.consent import (
+    REFUSALS,
     ConsentEvent,
     Effective,
     Query,
@@ -25,6 +26,7 @@ from notifygate.consent import (
 from notifygate.errors import InvalidConsent, NotFound
 from notifygate.ids import new_id
 from notifygate.ledger import consents, journal, people
+from notifygate.ledger.schema import FREE_TEXTS
 from notifygate.message import check_aware
 from notifygate.policy import ANY, PENDING_FOR
 from notifygate.runtime import Runtime
@@ -346,7 +348,12 @@ class ConsentBook:
 
     def _write(self, conn: sa.Connection, event: ConsentEvent, point: ContactPoint, now: datetime) -> str:
         fingerprints = self._runtime.ledger.fingerprints
-        point_id = people.ensure(conn, fingerprints, [point], now)[point]
+        taken = people.take_in(conn, fingerprints, [point], now)
+        point_id = taken.ids[point]
+        if point in taken.erased and event.state in REFUSALS:
+            # It is honoured without them, and nothing that is typed about an erased person may pile up.
+            nothing: dict[str, Any] = dict.fromkeys(FREE_TEXTS)
+            event = replace(event, **nothing)
         # A decision about this person is made either wholly before this event or wholly after it.
         people.lock_persons_of(conn, [point_id])
         return append_event(conn, event, point_id, now)

@@ -283,6 +283,18 @@ class TestAfterwards:
 
         assert gate.explain(receipt.message_id).reason == "consent_withdrawn"
 
+    def test_a_new_refusal_is_recorded_and_nothing_that_was_typed_with_it(
+        self, gate: Gateway, ledger_url: str
+    ) -> None:
+        gate.submit(email())
+        gate.people.erase(EMAIL)
+
+        gate.consent.withdraw(EMAIL, source="olsen rang", evidence="kirsten", actor="olsen")
+
+        assert traces(ledger_url) == {}
+        [event] = gate.consent.history(EMAIL)
+        assert event.state == "withdrawn"
+
     def test_asks_and_caps_count_what_was_sent_before(self, gate: Gateway, clock: SimulatedClock) -> None:
         purchase = delivered_purchase(clock.now, "F1", "florist")
         for point in (EMAIL, "email:bo@example.dk"):
