@@ -89,10 +89,16 @@ def hold(conn: sa.Connection, contact_point_ids: Collection[str]) -> None:
 
     In the order in which workers take them, so that nobody waits in a ring.
     """
-    theirs = rows.is_among(reservations.c.contact_point_id, contact_point_ids)
+    theirs = attempts_of(contact_point_ids)
     attempts = sa.select(reservations.c.attempt_id).where(theirs).order_by(reservations.c.attempt_id)
     conn.execute(attempts.with_for_update()).all()
     hold_messages(conn, _of(messages, contact_point_ids))
+
+
+def attempts_of(contact_point_ids: Collection[str]) -> sa.ColumnElement[bool]:
+    """The attempts for messages to some contact points; by the messages, as no index finds all by contact point."""
+    theirs = sa.select(messages.c.message_id).where(_of(messages, contact_point_ids))
+    return reservations.c.message_id.in_(theirs)
 
 
 def hold_messages(conn: sa.Connection, chosen: sa.ColumnElement[bool]) -> None:
@@ -111,7 +117,7 @@ def count(conn: sa.Connection, contact_point_ids: Collection[str], mailbox_ids: 
         waiting=_count(conn, messages, _of(messages, points), sa.text(WAITING_SQL)),
         consent_texts=_count(conn, consent_events, _of(consent_events, points), _HAS_FREE_TEXT),
         link_evidence=_count(conn, person_links, _links_of(mailbox_ids), person_links.c.evidence != ""),
-        provider_ids=_count(conn, reservations, _of(reservations, points), _has_provider_id()),
+        provider_ids=_count(conn, reservations, attempts_of(points), _has_provider_id()),
         hold_reasons=_count(conn, legal_holds, _of(legal_holds, points), _is_old_hold()),
     )
 
@@ -122,7 +128,7 @@ def kept(conn: sa.Connection, contact_point_ids: Collection[str]) -> Kept:
     return Kept(
         messages=_count(conn, messages, mine),
         consent_events=_count(conn, consent_events, _of(consent_events, contact_point_ids)),
-        attempts=_count(conn, reservations, _of(reservations, contact_point_ids)),
+        attempts=_count(conn, reservations, attempts_of(contact_point_ids)),
         asks=_count(conn, asks, _of(asks, contact_point_ids)),
         in_flight=_count(conn, messages, mine, messages.c.status == Status.SENDING.value),
         in_doubt=_count(conn, messages, mine, messages.c.status == Status.IN_DOUBT.value),
@@ -145,7 +151,7 @@ def erase(conn: sa.Connection, contact_point_ids: Collection[str], mailbox_ids: 
     points = contact_point_ids
     _strip(conn, _of(messages, points))
     conn.execute(
-        sa.update(reservations).where(_of(reservations, points), _has_provider_id()).values(provider_id=None)
+        sa.update(reservations).where(attempts_of(points), _has_provider_id()).values(provider_id=None)
     )
     forget_consent_texts(conn, _of(consent_events, points))
     conn.execute(sa.update(person_links).where(_links_of(mailbox_ids)).values(evidence=""))
@@ -212,6 +218,15 @@ def silent_since(cutoff: datetime) -> sa.ColumnElement[bool]:
         )
         return found.correlate(point).exists()
 
+    attempted = (
+        sa.select(sa.literal(1))
+        .select_from(messages)
+        .join(reservations, reservations.c.message_id == messages.c.message_id)
+        .where(
+            messages.c.contact_point_id == point.c.contact_point_id,
+            sa.or_(reservations.c.reserved_at >= cutoff, reservations.c.ended_at >= cutoff),
+        )
+    )
     columns = person_links.c
     linked = sa.select(sa.literal(1)).where(
         sa.or_(columns.mailbox_a == point.c.mailbox_id, columns.mailbox_b == point.c.mailbox_id),
@@ -225,7 +240,7 @@ def silent_since(cutoff: datetime) -> sa.ColumnElement[bool]:
             messages.c.due_at >= cutoff,
             messages.c.status.in_(OPEN),
         ),
-        seen(reservations, reservations.c.reserved_at >= cutoff, reservations.c.ended_at >= cutoff),
+        attempted.correlate(point).exists(),
         seen(consent_events, consent_events.c.recorded_at >= cutoff, consent_events.c.expires_at >= cutoff),
         seen(suppressions, suppressions.c.created_at >= cutoff, suppressions.c.removed_at >= cutoff),
         seen(asks, asks.c.asked_at >= cutoff),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -157,19 +158,21 @@ def _erased_among(conn: sa.Connection, mailbox_ids: Collection[str]) -> set[str]
     if not mailbox_ids:
         return set()
     theirs = mailboxes.alias()
+    mailbox_of: defaultdict[str, set[str]] = defaultdict(set)
     query = (
-        sa.select(mailboxes.c.mailbox_id)
-        .distinct()
+        sa.select(mailboxes.c.mailbox_id, contact_points.c.contact_point_id)
         .join(theirs, theirs.c.person_id == mailboxes.c.person_id)
         .join(contact_points, contact_points.c.mailbox_id == theirs.c.mailbox_id)
-        .join(suppressions, suppressions.c.contact_point_id == contact_points.c.contact_point_id)
-        .where(
-            rows.is_among(mailboxes.c.mailbox_id, mailbox_ids),
-            suppressions.c.reason == "erased",
-            suppressions.c.removed_at.is_(None),
-        )
+        .where(rows.is_among(mailboxes.c.mailbox_id, mailbox_ids))
     )
-    return {str(row[0]) for row in conn.execute(query)}
+    for mailbox_id, point_id in conn.execute(query):
+        mailbox_of[point_id].add(mailbox_id)
+    marked = sa.select(suppressions.c.contact_point_id).where(
+        rows.is_among(suppressions.c.contact_point_id, mailbox_of),
+        suppressions.c.reason == "erased",
+        suppressions.c.removed_at.is_(None),
+    )
+    return {mailbox_id for point_id in conn.execute(marked).scalars() for mailbox_id in mailbox_of[point_id]}
 
 
 def person_by_mailbox(conn: sa.Connection, fingerprints: Fingerprints, point: ContactPoint) -> str | None:

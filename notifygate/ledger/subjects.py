@@ -8,7 +8,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from notifygate.ledger import journal, rows
+from notifygate.ledger import erasing, journal, rows
 from notifygate.ledger.schema import (
     NO_STEP_SQL,
     asks,
@@ -80,7 +80,7 @@ def attempts(conn: sa.Connection, point_ids: Collection[str]) -> list[Record]:
         columns.detail,
         columns.provider_id,
         columns.ended_at,
-    ).where(rows.is_among(columns.contact_point_id, point_ids))
+    ).where(erasing.attempts_of(point_ids))
     return _records(conn, query.order_by(columns.reserved_at, columns.attempt_id))
 
 
