@@ -151,7 +151,7 @@ def _looked_at(
 
 
 def _mailboxes(conn: sa.Connection, contact_point_ids: list[str]) -> list[str]:
-    return sorted({people.mailbox_of(conn, point) for point in contact_point_ids})
+    return people.mailboxes_of(conn, contact_point_ids)
 
 
 def _mark(conn: sa.Connection, points: list[KnownPoint], now: datetime) -> None:

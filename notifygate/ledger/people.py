@@ -256,6 +256,14 @@ def mailbox_of(conn: sa.Connection, contact_point_id: str) -> str:
     return str(conn.execute(query).scalar_one())
 
 
+def mailboxes_of(conn: sa.Connection, contact_point_ids: Collection[str]) -> list[str]:
+    """The mailboxes that some contact points belong to."""
+    query = sa.select(contact_points.c.mailbox_id).where(
+        rows.is_among(contact_points.c.contact_point_id, contact_point_ids)
+    )
+    return sorted({str(row[0]) for row in conn.execute(query)})
+
+
 def add_link(conn: sa.Connection, mailbox_a: str, mailbox_b: str, evidence: str, now: datetime) -> str:
     """Record that two mailboxes belong to one human; return the id of the link."""
     link_id = new_id("lnk")
