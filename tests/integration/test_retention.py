@@ -169,9 +169,15 @@ class TestPersons:
             lambda gate, clock: gate.purchases.record_ask(
                 delivered_purchase(clock.now), "cykelpartner", clock.now, contact_point=ANNA_EMAIL
             ),
+            lambda gate, clock: gate.purchases.record_ask(
+                delivered_purchase(clock.now),
+                "cykelpartner",
+                clock.ago(days=290),
+                contact_point="email:anna+old@example.dk",
+            ),
             lambda gate, clock: (gate.people.hold(ANNA_EMAIL, "case"), gate.people.release(ANNA_EMAIL)),
         ],
-        ids=["message", "consent", "mark", "link", "variant", "ask", "hold"],
+        ids=["message", "consent", "mark", "link", "variant", "ask", "old ask told now", "hold"],
     )
     def test_any_event_at_any_of_their_contact_points_keeps_them(
         self, open_gate: OpenGate, clock: SimulatedClock, event: Callable[..., object], ledger_url: str
