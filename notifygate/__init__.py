@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         NotCancellable,
         NotFound,
         NotifygateError,
+        OnHold,
     )
     from notifygate.gateway import Gateway
     from notifygate.message import Email, Message, Purchase, Receipt, Sms, Status
@@ -49,6 +50,7 @@ __all__ = [
     "NotCancellable",
     "NotFound",
     "NotifygateError",
+    "OnHold",
     "Outcome",
     "Purchase",
     "Reason",

@@ -155,6 +155,8 @@ class Delivery:
             return HandOffOutcome(result=Result.FAILED, detail=f"no channel {message.channel} in the config")
         if self._config.settings.sender(message.merchant, message.channel) is None:
             return HandOffOutcome(result=Result.FAILED, detail="the merchant has no sender in the config")
+        if message.address is None or message.deliver_to is None or message.text is None:
+            return HandOffOutcome(result=Result.REJECTED, detail="its address or text was erased")
         return None
 
     def _hand_off(
@@ -363,11 +365,21 @@ def _holds_all(text: str, names: Iterable[str]) -> bool:
 
 
 def _ended(reservation: Reservation, outcome: HandOffOutcome) -> Ended:
+    if outcome.provider_id and _names_recipient(outcome.provider_id, reservation.message):
+        # INVARIANT(no address in the send log): nothing could take it away there.
+        outcome = replace(outcome, provider_id=None)
     if not f"{outcome.detail}{outcome.provider_id or ''}".isprintable():
         # What no database holds would keep the outcomes of the whole group from being recorded.
         named = outcome.provider_id and _printable(outcome.provider_id)
         outcome = replace(outcome, detail=_printable(outcome.detail), provider_id=named)
     return Ended(reservation.attempt_id, reservation.message, reservation.number, outcome)
+
+
+def _names_recipient(provider_id: str, message: StoredMessage) -> bool:
+    """Whether what a provider calls a message by is made of the address that it went to."""
+    folded = provider_id.casefold()
+    known = (message.address, message.deliver_to)
+    return any(one.lstrip("+").casefold() in folded for one in known if one)
 
 
 def _printable(text: str) -> str:

@@ -76,6 +76,10 @@ class NotCancellable(NotifygateError):
     """The message can no longer be cancelled: it is being sent, was sent, or has ended."""
 
 
+class OnHold(NotifygateError):
+    """A legal hold stands in the way of an erasure."""
+
+
 class LedgerError(NotifygateError):
     """The ledger cannot be reached, has the wrong schema, or refused a write."""
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from notifygate import metrics
 from notifygate.address import Channel
-from notifygate.decision import Decision, Outcome
+from notifygate.decision import Decision, Outcome, Reason
 from notifygate.failpoints import FailPoint, reach
 from notifygate.ids import new_id
 from notifygate.intake import Prepared
@@ -204,6 +204,7 @@ class _Batch:
         messages.reserve(conn, self.reservations)
         purchases.add_asks(conn, self.asks)
         messages.set_status(conn, self.statuses)
+        messages.strip(conn, [m.message_id for m, decision in self.decisions if _is_of_erased(decision)])
         journal.append(conn, self.entries)
 
     def _grant(
@@ -257,6 +258,11 @@ class _Batch:
                 "contact_point_id": message.contact_point_id,
             }
         )
+
+
+def _is_of_erased(decision: Decision) -> bool:
+    """Whether a message is denied as its person is erased: then nothing of it is kept."""
+    return any(finding.reason == Reason.SUPPRESSED_ERASED for finding in decision.determining)
 
 
 def _tell(decided: Decided, took_s: float) -> None:

@@ -109,14 +109,16 @@ def _insert(
     now: datetime,
     queue_within: timedelta,
 ) -> None:
-    points = people.ensure(conn, fingerprints, [prepared.point for _, prepared in new], now)
+    points = people.take_in(conn, fingerprints, [prepared.point for _, prepared in new], now)
     named = [prepared.message.purchase for _, prepared in new if prepared.message.purchase is not None]
     names = purchases.ensure(conn, named, now)
     rows, entries = [], []
     for message_id, prepared in new:
         purchase = prepared.message.purchase
         name_id, purchase_id = names[(purchase.seller, purchase.order_id)] if purchase else (None, None)
-        row = _row(message_id, prepared, points[prepared.point], name_id, now, queue_within)
+        row = _row(message_id, prepared, points.ids[prepared.point], name_id, now, queue_within)
+        if prepared.point in points.erased:
+            row |= messages.STRIPPED  # it will be denied, and nothing about an erased person may pile up
         rows.append(row)
         entries.append(_entry(row, prepared, purchase_id, now))
     messages.insert(conn, rows)

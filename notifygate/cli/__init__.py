@@ -32,6 +32,7 @@ from notifygate.cli import (
     output,
     person,
     report,
+    retention,
     rules,
     submit,
     suppress,
@@ -99,6 +100,7 @@ log.app.command("checkpoint", epilog=log_proof.CHECKPOINT_EXAMPLES)(log_proof.ch
 log.app.command("prove", epilog=log_proof.PROVE_EXAMPLES)(log_proof.prove)
 log.app.command("consistency")(log_proof.consistency)
 log.app.command("key")(log_proof.key)
+app.add_typer(retention.app, name="retention")
 app.add_typer(log.app, name="log")
 app.add_typer(doubt.app, name="doubt")
 app.add_typer(rules.app, name="rules")

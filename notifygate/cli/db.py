@@ -218,6 +218,7 @@ def drop_before(
     with _ledger_with_tables(settings.gateway) as ledger:
         with ledger.read() as conn:
             found = partitions.older_than(conn, month)
+            free_before = partitions.may_go_before(conn, month)
             reaching = [part for part in partitions.of_ledger(conn) if _is_cut(part, month)]
         if found and not dry_run:
             _make_sure(found, is_agreed=yes)
@@ -228,6 +229,10 @@ def drop_before(
         for dropped in found:
             output.json_line(dropped.to_json() | {"dry_run": dry_run})
         return
+    if free_before < month:
+        output.complain(
+            f"from {free_before:%Y-%m} on all stays: it is about persons on legal hold", prefix=""
+        )
     for part in reaching:
         output.complain(f"{part.name} stays: it goes only as a whole, once all of it is older", prefix="")
     if not found:
@@ -237,6 +242,29 @@ def drop_before(
         output.say(f"{'would drop' if dry_run else 'dropped'} {dropped.name}: {_rows(dropped.rows)}")
     if dry_run:
         output.say("nothing was changed")
+
+
+@app.command("vacuum")
+def vacuum(
+    patience: Annotated[
+        int, typer.Option("--patience", metavar="SECONDS", min=0, help="How long others are waited for.")
+    ] = 60,
+    config: ConfigPath = None,
+) -> None:
+    """Get what was erased out of the database's files; workers may go on. Exit code 1 where that did not succeed."""
+    from notifygate.cli.person import tell_of_vacuum
+    from notifygate.config import load
+    from notifygate.ledger.vacuum import vacuum as clean
+
+    settings = load(config).settings.gateway
+    if ledger_is_missing(settings):
+        raise CommandError(f"gateway.ledger: {settings.ledger_shown} is not there")
+    with _ledger_with_tables(settings) as ledger:
+        left = clean(ledger, patience_s=patience)
+    if left is not None:
+        tell_of_vacuum(left)
+        raise typer.Exit(1)
+    output.say(f"{settings.ledger_shown}: what was erased is out of its files")
 
 
 def _make_sure(found: list[Dropped], *, is_agreed: bool) -> None:

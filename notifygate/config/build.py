@@ -18,6 +18,7 @@ from notifygate.config.schema import (
     MonitoringSettings,
     PurposeTable,
     QuietHoursTable,
+    RetentionSettings,
     ReviewRequestsTable,
     SmsSettings,
     Tables,
@@ -46,6 +47,7 @@ class Settings:
     delivery: DeliverySettings
     monitoring: MonitoringSettings
     log: LogSettings
+    retention: RetentionSettings
     email: EmailSettings | None
     sms: SmsSettings | None
     senders: Mapping[str, Sender]
@@ -73,6 +75,7 @@ def settings(tables: Tables) -> Settings:
         delivery=tables.delivery,
         monitoring=tables.monitoring,
         log=tables.log,
+        retention=tables.retention,
         email=tables.channels.email,
         sms=tables.channels.sms,
         senders={name: Sender(email=m.email_from, sms=m.sms_sender) for name, m in tables.merchants.items()},

@@ -28,6 +28,7 @@ Line = Annotated[str, PlainValidator(values.line)]
 Location = Annotated[Path, PlainValidator(values.location)]
 Port = Annotated[int, PlainValidator(values.whole(1, 65_535))]
 Status = Annotated[int, PlainValidator(values.whole(200, 299))]
+Period = Annotated[timedelta, PlainValidator(values.period)]
 Span = Annotated[timedelta, PlainValidator(values.span)]
 Switch = Annotated[bool, PlainValidator(values.switch)]
 Wait = Annotated[timedelta, PlainValidator(values.wait)]
@@ -345,6 +346,19 @@ class ContentTable(Table):
     promotion_markers: tuple[Line, ...] = ()
 
 
+class RetentionSettings(Table):
+    """`[retention]`: how long personal data is kept. What is not set is kept until somebody erases it.
+
+    `texts` counts from when a message ended, `contact_points` from when a person was last heard of, `consent_texts`
+    from when a consent event was recorded. `send_log` is for whole months of the send log.
+    """
+
+    texts: Period | None = None
+    contact_points: Period | None = None
+    consent_texts: Period | None = None
+    send_log: Period | None = None
+
+
 class Tables(Table):
     """The whole file."""
 
@@ -353,6 +367,7 @@ class Tables(Table):
     delivery: DeliverySettings
     monitoring: MonitoringSettings
     log: LogSettings
+    retention: RetentionSettings
     review_requests: ReviewRequestsTable
     content: ContentTable
     groups: dict[str, GroupTable] = Field(default_factory=dict)

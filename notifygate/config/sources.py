@@ -26,8 +26,16 @@ PREFIX = "NOTIFYGATE_"
 DELIMITER = "__"
 CONFIG_VARIABLE = "NOTIFYGATE_CONFIG"
 DEFAULT_NAME = "notifygate.toml"
-_TABLES_ALWAYS_THERE = ("gateway", "channels", "delivery", "monitoring", "log", "review_requests", "content")
-
+_TABLES_ALWAYS_THERE = (
+    "gateway",
+    "channels",
+    "delivery",
+    "monitoring",
+    "log",
+    "retention",
+    "review_requests",
+    "content",
+)
 _SECRETS = (("gateway", "secret"), ("log", "key"))
 
 

@@ -35,6 +35,8 @@ FOOTER_FIELDS = ("merchant", "seller", "order")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 _SPAN = re.compile(r"([0-9]+)([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_PERIOD = re.compile(r"([0-9]{1,6})([dwy])")
+_PERIOD_DAYS = {"d": 1, "w": 7, "y": 365}
 _LONGEST = timedelta(days=36_500)
 _WINDOW = re.compile(r"([0-9]{1,2}):([0-9]{2})\s*-\s*([0-9]{1,2}):([0-9]{2})")
 _HOST = re.compile(r"[^\s/@?#]+")
@@ -140,6 +142,23 @@ def wait(value: Any) -> timedelta:
         length = _LONGEST * 2
     if length > _LONGEST:
         raise ValueError("must be at most 36500d (100 years)")
+    return length
+
+
+def period(value: Any) -> timedelta:
+    """Read how long something is kept: `90d`, `26w` or `3y`, a year being 365 days; at most 100 years.
+
+    Shorter units are refused: whoever writes `6m` for half a year would have six minutes.
+    """
+    match = _PERIOD.fullmatch(value) if isinstance(value, str) else None
+    if match is None or not int(match[1]):
+        raise ValueError(
+            f"{shown(value)} is no time to keep something for; it must be a whole number of at least 1 and "
+            'one of d, w, y (days, weeks, years), such as "90d", "26w" or "3y"'
+        )
+    length = timedelta(days=int(match[1]) * _PERIOD_DAYS[match[2]])
+    if length > _LONGEST:
+        raise ValueError("must be at most 100y")
     return length
 
 

@@ -29,9 +29,10 @@ from notifygate.gateway.doubt import DoubtBook
 from notifygate.gateway.explanation import Explanation, explain
 from notifygate.gateway.people import People
 from notifygate.gateway.purchases import Purchases
+from notifygate.gateway.retention import Retention
 from notifygate.gateway.suppressions import Suppressions
 from notifygate.intake import Prepared
-from notifygate.ledger import journal, messages
+from notifygate.ledger import journal, messages, vacuum
 from notifygate.ledger.database import translated_errors
 from notifygate.message import Message, Receipt, Status, check_aware
 from notifygate.runtime import Runtime, system_clock
@@ -51,6 +52,7 @@ class Gateway:
         self.people = People(runtime)
         self.purchases = Purchases(runtime)
         self.doubt = DoubtBook(runtime)
+        self.retention = Retention(runtime)
         self.log = Log(runtime)
         self.proofs = Proofs(runtime)
 
@@ -186,6 +188,13 @@ class Gateway:
         if limit is not None and limit < 0:
             raise InvalidMessage("limit", "must be 0 or more, or None for no limit")
         return self._runtime.drain(limit)
+
+    def vacuum(self, *, patience_s: float = vacuum.PATIENCE_S) -> str | None:
+        """Get what was erased out of the database's files; return what is in the way of that, None if it is done.
+
+        Workers may go on meanwhile; they are waited for up to `patience_s` seconds. Raises `LedgerError`.
+        """
+        return vacuum.vacuum(self._runtime.ledger, patience_s=patience_s)
 
     def next_due(self) -> datetime | None:
         """When the next waiting message is to be decided; None if none waits. For replays on a simulated clock."""

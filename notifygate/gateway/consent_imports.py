@@ -20,7 +20,7 @@ from notifygate.address import ContactPoint
 from notifygate.config.values import nearest
 from notifygate.consent import ConsentEvent, State, check_event
 from notifygate.errors import InvalidConsent, InvalidContactPoint, LedgerError
-from notifygate.gateway.consent_writing import append_events
+from notifygate.gateway.consent_writing import append_events, kept_of_erased
 from notifygate.ids import new_id
 from notifygate.ledger import consent_imports, consents, journal, people
 from notifygate.ledger.consent_imports import TakenIn
@@ -196,12 +196,14 @@ class ConsentImport:
         if not new:
             return verdicts
         fingerprints = self._runtime.ledger.fingerprints
-        ids = people.ensure(conn, fingerprints, {one.point for one in new if one.point is not None}, now)
+        points = {one.point for one in new if one.point is not None}
+        taken = people.take_in(conn, fingerprints, points, now)
         events = []
         for one in new:
-            point_id = one.contact_point_id or (ids[one.point] if one.point is not None else None)
+            point_id = one.contact_point_id or (taken.ids[one.point] if one.point is not None else None)
             if one.event is not None and point_id is not None:
-                events.append((one.event, point_id))
+                event = kept_of_erased(one.event) if one.point in taken.erased else one.event
+                events.append((event, point_id))
         # A decision about a person is made either wholly before these events or wholly after them.
         people.lock_persons_of(conn, {point_id for _, point_id in events})
         append_events(conn, events, now)

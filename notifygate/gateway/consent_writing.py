@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
-from notifygate.consent import ConsentEvent
+from notifygate.consent import REFUSALS, ConsentEvent
 from notifygate.ids import new_id
 from notifygate.ledger import consents, journal
+from notifygate.ledger.schema import FREE_TEXTS
 from notifygate.policy import ANY
 
 STORED = tuple(field.name for field in fields(ConsentEvent) if field.name != "contact_point")
@@ -18,6 +20,15 @@ STORED = tuple(field.name for field in fields(ConsentEvent) if field.name != "co
 
 # What goes into the ledger row. Free texts stay in the consent event: a reader may have typed an address there.
 _LOGGED = ("event_id", "state", "party", "channel", "purpose", "basis", "includes_service", "invalidates")
+
+
+def kept_of_erased(event: ConsentEvent) -> ConsentEvent:
+    """What may be kept of an event about an erased person: of a refusal the fact, for it is honoured without its texts.
+
+    Nothing that is typed about an erased person may pile up.
+    """
+    nothing: dict[str, Any] = dict.fromkeys(FREE_TEXTS)
+    return replace(event, **nothing) if event.state in REFUSALS else event
 
 
 def append_event(conn: sa.Connection, event: ConsentEvent, contact_point_id: str, now: datetime) -> str:

@@ -10,10 +10,14 @@ from typing import Any
 import sqlalchemy as sa
 
 from notifygate.address import ContactPoint
+from notifygate.audit.subject import Subject, disclose
 from notifygate.consent import REFUSALS, ConsentEvent
 from notifygate.errors import InvalidMessage, NotFound
+from notifygate.gateway import erasure
 from notifygate.gateway.consent_writing import append_event
-from notifygate.ledger import consents, journal, people
+from notifygate.gateway.erasure import Erasure, ErasureReason
+from notifygate.gateway.holds import Hold, Release, held, place, release
+from notifygate.ledger import consents, holds, journal, people
 from notifygate.runtime import Runtime
 
 _NOT_COPIED = ("contact_point", "event_id", "recorded_at", "source")
@@ -109,11 +113,55 @@ class People:
             if mailboxes[0] not in leaving:
                 new_person = people.split_off(conn, leaving, now)
                 self._keep_refusals(conn, person_id, new_person, now)
+                self._keep_holds(conn, person_id, new_person, now)
             body = {"link_ids": ended, "person": person_id, "split_off": new_person}
             journal.append(conn, _entries(journal.Kind.UNLINK, points.values(), now, body))
 
         runtime.ledger.transact(write)
         return self.of(one)
+
+    def export(self, contact_point: ContactPoint | str, *, with_holds: bool = False) -> Subject:
+        """Everything that the ledger holds about the person behind a contact point (GDPR Art. 15).
+
+        That it was handed out is recorded, for each contact point. Whether a legal hold is on the person is told
+        only `with_holds`: the law may forbid to tell. Raises `NotFound` where nothing is held.
+        """
+        point = self._runtime.point(contact_point)
+        return disclose(self._runtime, point, with_holds=with_holds)
+
+    def erase(
+        self,
+        contact_point: ContactPoint | str,
+        reason: ErasureReason | str = ErasureReason.REQUEST,
+        *,
+        dry_run: bool = False,
+    ) -> Erasure:
+        """Erase the person behind a contact point (GDPR Art. 17): every address, text and typed evidence.
+
+        `contact_point` may also be the id of one, as `Erasure` and the send log name it. What waits is cancelled;
+        what is under way ends as it would have. All contact points are marked as erased, which never expires. With
+        `dry_run` nothing is changed. The database's files still hold what was erased until `Gateway.vacuum`.
+
+        Raises `NotFound` where nothing is held, `OnHold` for a person with a legal hold, `InvalidMessage` for
+        another reason than those of `ErasureReason`.
+        """
+        return erasure.erase(self._runtime, contact_point, reason, dry_run=dry_run)
+
+    def hold(self, contact_point: ContactPoint | str, reason: str) -> Hold:
+        """Place a legal hold on a person: until it is released, nothing of them is erased or ages out.
+
+        It makes no difference to what may be sent. `reason` stays out of the send log. A contact point never seen
+        before is taken in, so that nothing can be erased that comes later. Raises `InvalidMessage`.
+        """
+        return place(self._runtime, self._runtime.point(contact_point), reason)
+
+    def release(self, contact_point: ContactPoint | str) -> Release:
+        """Release all legal holds on a person. Raises `NotFound` where none is in force."""
+        return release(self._runtime, self._runtime.point(contact_point))
+
+    def holds(self) -> tuple[Hold, ...]:
+        """All legal holds in force, oldest first."""
+        return held(self._runtime)
 
     def _keep_refusals(self, conn: sa.Connection, person: str, new_person: str, now: datetime) -> None:
         """Write the refusals that either side made for the other side as well."""
@@ -137,6 +185,19 @@ class People:
                 source = f"unlinked from {row['event_id']}"
                 event = ConsentEvent(contact_point="", source=source, **copied)
                 append_event(conn, event, sides[holds_for][0], now)
+
+    def _keep_holds(self, conn: sa.Connection, person: str, new_person: str, now: datetime) -> None:
+        """Let the legal holds on either side hold for the other side as well: what they protect may be on both."""
+        sides = [
+            [point.contact_point_id for point in people.points_of(conn, [one])]
+            for one in (person, new_person)
+        ]
+        for made_on, holds_for in (sides, sides[::-1]):
+            if holds.in_force(conn, holds_for):
+                continue
+            for hold in holds.in_force(conn, made_on):
+                holds.place(conn, holds_for[0], hold.reason, now)
+                journal.append(conn, _entries(journal.Kind.HELD, holds_for[:1], now, {"from": hold.hold_id}))
 
 
 def _scope(refusal: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -111,6 +111,16 @@ class Doubt:
     provider_id: str | None
 
 
+STRIPPED: Mapping[str, Any] = {
+    "deliver_to": None,
+    "subject": None,
+    "text": None,
+    "html": None,
+    "metadata": "{}",
+    "idempotency_key": None,
+}
+"""What a message is without anything that was typed about its recipient. An idempotency key may hold an address."""
+
 _AMONG_THE_NEWEST = 10_000  # rows of the send log
 _COLUMNS = (
     *messages.c,
@@ -302,6 +312,20 @@ def set_status(conn: sa.Connection, changed: Sequence[Mapping[str, Any]]) -> Non
     Each row has `message_id` and those five.
     """
     rows.change(conn, messages, "message_id", changed)
+
+
+def strip(conn: sa.Connection, message_ids: Collection[str]) -> None:
+    """Take the texts of messages away that were denied as their person is erased, and the addresses they were for."""
+    if not message_ids:
+        return
+    chosen = rows.is_among(messages.c.message_id, message_ids)
+    conn.execute(sa.update(messages).where(chosen).values(STRIPPED))
+    theirs = sa.select(messages.c.contact_point_id).where(chosen)
+    conn.execute(
+        sa.update(contact_points)
+        .where(contact_points.c.contact_point_id.in_(theirs), contact_points.c.address.is_not(None))
+        .values(address=None)
+    )
 
 
 def cancel(conn: sa.Connection, message_id: str, reason: str) -> bool:

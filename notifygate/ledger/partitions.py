@@ -20,7 +20,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from notifygate.errors import LedgerError, NotifygateError
-from notifygate.ledger import journal, removal
+from notifygate.ledger import holds, journal, removal
 from notifygate.ledger.database import Ledger
 from notifygate.ledger.schema import from_micros, ledger, to_micros
 
@@ -192,19 +192,33 @@ class MonthsAhead:
             logger.info("months_made", extra={"partitions": made})
 
 
+def may_go_before(conn: sa.Connection, month: datetime) -> datetime:
+    """The month before which all may go, at most the one that is wished for: a legal hold keeps what it is about."""
+    oldest = holds.oldest_row(conn)
+    return month if oldest is None else min(month, month_of(oldest))
+
+
 def older_than(conn: sa.Connection, month: datetime) -> list[Dropped]:
     """What `drop_before` would drop, oldest first: also what lies among odd dates, month by month."""
+    month = may_go_before(conn, month)
     whole = [_measured(conn, part) for part in of_ledger(conn) if part.lies_before(month)]
     table = _ODD_DATES if conn.dialect.name == "postgresql" else "ledger"
     odd = [_measured_month(conn, one, table) for one in _odd_months(conn, month, table)]
     return sorted(whole + odd, key=lambda part: part.until)
 
 
+def rows_between(conn: sa.Connection, since: datetime, until: datetime) -> int:
+    """How many rows are dated from one instant on and before another."""
+    query = sa.select(sa.func.count()).select_from(ledger)
+    return int(conn.execute(query.where(ledger.c.at >= since, ledger.c.at < until)).scalar_one())
+
+
 def drop_before(of: Ledger, month: datetime, now: datetime, *, actor: str) -> list[Dropped]:
     """Drop the whole months of the send log that lie before one; return what was dropped, oldest first.
 
     Each is dropped in a transaction of its own, which also adds a row to the send log that says so; on SQLite a large
-    month in several. Breaking off and doing it again is safe. Parts that reach into that month stay.
+    month in several. Breaking off and doing it again is safe. Parts that reach into that month stay, and so do all from
+    the first on that has a row about a person on legal hold.
 
     Raises `MonthError` where the month has not begun yet, `LedgerError` where the database refuses, where others keep
     the send log busy, or where rows of such a month are not sealed yet.
@@ -213,6 +227,7 @@ def drop_before(of: Ledger, month: datetime, now: datetime, *, actor: str) -> li
     if of.dialect != "postgresql":
         return list(_drop_on_sqlite(of, month, now, actor))
     with of.read() as conn:
+        month = may_go_before(conn, month)
         odd = list(_odd_months(conn, month))
     for one in odd:
         of.transact(partial(make, month=one))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,12 +14,15 @@ from notifygate.fingerprint import Fingerprints
 from notifygate.ids import new_id
 from notifygate.ledger import rows
 from notifygate.ledger.database import LedgerConflict
-from notifygate.ledger.schema import contact_points, mailboxes, person_links, persons
+from notifygate.ledger.schema import contact_points, mailboxes, person_links, persons, suppressions
 
 _FIND_ALL = rows.Query(
-    sa.select(contact_points.c.fingerprint, contact_points.c.contact_point_id).where(
-        rows.is_among(contact_points.c.fingerprint, rows.listed("prints"))
-    )
+    sa.select(
+        contact_points.c.fingerprint,
+        contact_points.c.contact_point_id,
+        contact_points.c.mailbox_id,
+        contact_points.c.address.is_not(None),
+    ).where(rows.is_among(contact_points.c.fingerprint, rows.listed("prints")))
 )
 _POINT_IDS_OF = rows.Query(
     sa.select(contact_points.c.contact_point_id, mailboxes.c.person_id)
@@ -51,32 +55,63 @@ def find(conn: sa.Connection, fingerprints: Fingerprints, point: ContactPoint) -
     return find_all(conn, fingerprints, [point]).get(point)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenIn:
+    """Contact points as they were made sure of: the id of each, and those whose person is erased.
+
+    Of an erased person nothing that was typed may be kept.
+    """
+
+    ids: Mapping[ContactPoint, str]
+    erased: frozenset[ContactPoint]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    contact_point_id: str
+    mailbox_id: str
+    has_address: bool
+
+
 def find_all(
     conn: sa.Connection, fingerprints: Fingerprints, points: Iterable[ContactPoint]
 ) -> dict[ContactPoint, str]:
     """The ids of those contact points that the ledger knows."""
-    by_print = {_address_print(fingerprints, point): point for point in points}
-    return {by_print[fingerprint]: point_id for fingerprint, point_id in _FIND_ALL(conn, prints=by_print)}
+    return {point: found.contact_point_id for point, found in _find(conn, fingerprints, points).items()}
 
 
 def ensure(
     conn: sa.Connection, fingerprints: Fingerprints, points: Iterable[ContactPoint], now: datetime
 ) -> dict[ContactPoint, str]:
-    """The ids of contact points, which are created where they are new.
+    """The ids of contact points, which are created where they are new; see `take_in`."""
+    return dict(take_in(conn, fingerprints, points, now).ids)
+
+
+def take_in(
+    conn: sa.Connection, fingerprints: Fingerprints, points: Iterable[ContactPoint], now: datetime
+) -> TakenIn:
+    """Make sure of contact points: those that are new are created, and addresses that were removed come back.
 
     A new contact point joins the person of its mailbox, so that variants of an address are one person from birth.
+    While a person is marked as erased, no address of theirs is written, be it old or new.
     """
     wanted = set(points)
-    known = find_all(conn, fingerprints, wanted)
-    if missing := wanted - known.keys():
-        mailbox_ids = _ensure_mailboxes(conn, {_mailbox_print(fingerprints, point) for point in missing}, now)
+    known = _find(conn, fingerprints, wanted)
+    missing = wanted - known.keys()
+    bare = {point for point, found in known.items() if not found.has_address}
+    if not missing and not bare:
+        return TakenIn(ids=_ids(known), erased=frozenset())
+    prints = {point: _mailbox_print(fingerprints, point) for point in missing}
+    mailbox_ids, old = _ensure_mailboxes(conn, set(prints.values()), now)
+    shut = _erased_among(conn, old | {known[point].mailbox_id for point in bare})
+    if missing:
         new = [
             {
                 "contact_point_id": new_id("cp"),
                 "channel": point.channel.value,
                 "fingerprint": _address_print(fingerprints, point),
-                "address": point.address,
-                "mailbox_id": mailbox_ids[_mailbox_print(fingerprints, point)],
+                "address": None if mailbox_ids[prints[point]] in shut else point.address,
+                "mailbox_id": mailbox_ids[prints[point]],
                 "country": point.country,
                 "zones": " ".join(point.zones),
                 "created_at": now,
@@ -85,8 +120,59 @@ def ensure(
         ]
         # Sorted, so that two transactions that create the same rows wait for each other in one direction only.
         rows.insert_new(conn, contact_points, sorted(new, key=lambda one: str(one["fingerprint"])))
-        known |= find_all(conn, fingerprints, missing)
-    return known
+        known |= _find(conn, fingerprints, missing)
+    for point in sorted(bare, key=lambda point: known[point].contact_point_id):
+        if known[point].mailbox_id not in shut:
+            _fill_in(conn, known[point].contact_point_id, point)
+    erased = frozenset(point for point, found in known.items() if found.mailbox_id in shut)
+    return TakenIn(ids=_ids(known), erased=erased)
+
+
+def _find(
+    conn: sa.Connection, fingerprints: Fingerprints, points: Iterable[ContactPoint]
+) -> dict[ContactPoint, _Found]:
+    by_print = {_address_print(fingerprints, point): point for point in points}
+    return {
+        by_print[fingerprint]: _Found(
+            contact_point_id=point_id, mailbox_id=mailbox_id, has_address=bool(has_address)
+        )
+        for fingerprint, point_id, mailbox_id, has_address in _FIND_ALL(conn, prints=by_print)
+    }
+
+
+def _ids(known: Mapping[ContactPoint, _Found]) -> dict[ContactPoint, str]:
+    return {point: found.contact_point_id for point, found in known.items()}
+
+
+def _fill_in(conn: sa.Connection, contact_point_id: str, point: ContactPoint) -> None:
+    """Write the address of a contact point again that is known by its fingerprint only."""
+    conn.execute(
+        sa.update(contact_points)
+        .where(contact_points.c.contact_point_id == contact_point_id, contact_points.c.address.is_(None))
+        .values(address=point.address, country=point.country, zones=" ".join(point.zones))
+    )
+
+
+def _erased_among(conn: sa.Connection, mailbox_ids: Collection[str]) -> set[str]:
+    """Those of some mailboxes whose person is marked as erased, at whichever contact point."""
+    if not mailbox_ids:
+        return set()
+    theirs = mailboxes.alias()
+    mailbox_of: defaultdict[str, set[str]] = defaultdict(set)
+    query = (
+        sa.select(mailboxes.c.mailbox_id, contact_points.c.contact_point_id)
+        .join(theirs, theirs.c.person_id == mailboxes.c.person_id)
+        .join(contact_points, contact_points.c.mailbox_id == theirs.c.mailbox_id)
+        .where(rows.is_among(mailboxes.c.mailbox_id, mailbox_ids))
+    )
+    for mailbox_id, point_id in conn.execute(query):
+        mailbox_of[point_id].add(mailbox_id)
+    marked = sa.select(suppressions.c.contact_point_id).where(
+        rows.is_among(suppressions.c.contact_point_id, mailbox_of),
+        suppressions.c.reason == "erased",
+        suppressions.c.removed_at.is_(None),
+    )
+    return {mailbox_id for point_id in conn.execute(marked).scalars() for mailbox_id in mailbox_of[point_id]}
 
 
 def person_by_mailbox(conn: sa.Connection, fingerprints: Fingerprints, point: ContactPoint) -> str | None:
@@ -176,6 +262,14 @@ def mailbox_of(conn: sa.Connection, contact_point_id: str) -> str:
     return str(conn.execute(query).scalar_one())
 
 
+def mailboxes_of(conn: sa.Connection, contact_point_ids: Collection[str]) -> list[str]:
+    """The mailboxes that some contact points belong to."""
+    query = sa.select(contact_points.c.mailbox_id).where(
+        rows.is_among(contact_points.c.contact_point_id, contact_point_ids)
+    )
+    return sorted({str(row[0]) for row in conn.execute(query)})
+
+
 def add_link(conn: sa.Connection, mailbox_a: str, mailbox_b: str, evidence: str, now: datetime) -> str:
     """Record that two mailboxes belong to one human; return the id of the link."""
     link_id = new_id("lnk")
@@ -226,8 +320,14 @@ def split_off(conn: sa.Connection, mailbox_ids: Collection[str], now: datetime) 
     return person_id
 
 
-def _ensure_mailboxes(conn: sa.Connection, prints: Collection[str], now: datetime) -> dict[str, str]:
+def _ensure_mailboxes(
+    conn: sa.Connection, prints: Collection[str], now: datetime
+) -> tuple[dict[str, str], set[str]]:
+    """The ids of mailboxes by their fingerprints, created where they are new, and the ids of those that were not."""
+    if not prints:
+        return {}, set()
     known = _mailboxes_by_print(conn, prints)
+    old = set(known.values())
     if missing := sorted(set(prints) - known.keys()):
         person_ids = _new_persons(conn, len(missing), now)
         new = [
@@ -236,7 +336,7 @@ def _ensure_mailboxes(conn: sa.Connection, prints: Collection[str], now: datetim
         ]
         rows.insert_new(conn, mailboxes, new)
         known |= _mailboxes_by_print(conn, missing)
-    return known
+    return known, old
 
 
 def _mailboxes_by_print(conn: sa.Connection, prints: Collection[str]) -> dict[str, str]:

@@ -120,6 +120,25 @@ def test_no_statement_reads_a_whole_table(gate: Gateway, ledger_url: str, clock:
     assert scans(ledger_url, statements) == []
 
 
+def test_answering_and_erasing_one_person_reads_no_whole_table(
+    gate: Gateway, ledger_url: str, clock: SimulatedClock
+) -> None:
+    live(gate, clock)
+    with recorded(gate._runtime.ledger.engine) as statements:
+        gate.people.hold(ANNA_EMAIL, "case 7")
+        gate.people.release(ANNA_EMAIL)
+        gate.people.export(ANNA_EMAIL, with_holds=True)
+        gate.submit(order_update(send_after=clock.now + timedelta(days=1)))
+        gate.people.erase(ANNA_EMAIL, dry_run=True)
+        gate.people.erase(ANNA_EMAIL)
+        gate.submit(order_update(to="anna+new@example.dk"))
+        gate.submit(order_update())
+        gate.drain()
+
+    assert len(statements) > 40
+    assert scans(ledger_url, statements) == []
+
+
 def test_what_is_due_is_read_in_the_order_of_its_index(
     gate: Gateway, ledger_url: str, clock: SimulatedClock
 ) -> None:
