@@ -87,7 +87,9 @@ def test_what_is_no_checkpoint_is_refused(note: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a+b", "shop+00000000+AQ==", str(SIGNER.verifier).replace("shop", "shoe")]
+    "text",
+    ["", "a+b", "shop+00000000+AQ==", str(SIGNER.verifier).replace("shop", "shoe")],
+    ids=["empty", "incomplete", "too short", "of another name"],
 )
 def test_what_is_no_key_is_refused(text: str) -> None:
     with pytest.raises(NoteError, match="verifier key"):
