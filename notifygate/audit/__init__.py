@@ -8,6 +8,8 @@ from datetime import datetime
 from typing import Any
 
 from notifygate.address import ContactPoint
+from notifygate.audit.simulate import Progress, WhatIf, simulate
+from notifygate.config import Config
 from notifygate.errors import InvalidMessage, NotFound
 from notifygate.ledger import journal, people, purchases
 from notifygate.ledger.journal import Kind, Row
@@ -85,6 +87,26 @@ class Log:
         if text is None:
             raise NotFound(f"no policy {policy_hash!r} has decided anything in this ledger")
         return PolicyText(hash=policy_hash, text=text)
+
+    def simulate(
+        self,
+        config: Config | None = None,
+        *,
+        since: datetime,
+        until: datetime | None = None,
+        progress: Progress | None = None,
+    ) -> WhatIf:
+        """What would have become of the messages of a period under the policy of another config.
+
+        `config` is one that `notifygate.config.load` has read; by default the gateway's own. The period goes from
+        `since` to before `until`, by default now. Nothing is written or sent. `progress` is called with the rows gone
+        through so far, and how many that will be.
+
+        Raises `InvalidMessage` for a period that is none, and `NotFound` for one of which the log holds no message.
+        """
+        runtime = self._runtime
+        ends = until if until is not None else runtime.clock()
+        return simulate(runtime.ledger, config or runtime.config, since=since, until=ends, progress=progress)
 
     def _pages(
         self,

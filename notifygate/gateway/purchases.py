@@ -51,7 +51,7 @@ class Purchases:
                     raise LedgerConflict("the purchase was given a name by another just now")
             else:
                 purchases.merge(conn, into=purchase_id, other=joined)
-            body = {"carrier": carrier, "joined": joined}
+            body = {"carrier": carrier, "joined": joined, **purchases.dates_told(purchase)}
             journal.append(conn, [_entry(journal.Kind.ALIAS, purchase_id, carrier, now, body)])
 
         self._runtime.ledger.transact(write)
@@ -91,7 +91,7 @@ class Purchases:
                 "contact_point_id": point_id,
             }
             purchases.add_asks(conn, [ask])
-            body = {"by": by, "asked_at": asked_at.isoformat()}
+            body = {"by": by, "asked_at": asked_at.isoformat(), **purchases.dates_told(purchase)}
             journal.append(conn, [_entry(journal.Kind.ASK, purchase_id, by, now, body, point_id)])
 
         self._runtime.ledger.transact(write)
@@ -108,7 +108,7 @@ class Purchases:
             now = self._runtime.clock()
             purchase_id = self._ensure(conn, purchase, now)
             purchases.set_reviewed(conn, purchase_id, reviewed_at)
-            body = {"reviewed_at": reviewed_at.isoformat()}
+            body = {"reviewed_at": reviewed_at.isoformat(), **purchases.dates_told(purchase)}
             journal.append(conn, [_entry(journal.Kind.REVIEW, purchase_id, None, now, body)])
 
         self._runtime.ledger.transact(write)
@@ -138,7 +138,8 @@ class Purchases:
                 return
             purchases.set_case(conn, purchase_id, now if is_open else None)
             kind = journal.Kind.CASE_OPENED if is_open else journal.Kind.CASE_CLOSED
-            journal.append(conn, [_entry(kind, purchase_id, None, now, {})])
+            body = purchases.dates_told(purchase)
+            journal.append(conn, [_entry(kind, purchase_id, None, now, body)])
 
         self._runtime.ledger.transact(write)
         if not is_open:
