@@ -59,7 +59,7 @@ def search(
             "--kind",
             show_default=False,
             help="submitted, decision, attempt, resolution, cancelled, consent, suppression, unsuppression, link, "
-            "unlink, alias, ask, review, case_opened, case_closed, restored or dropped.",
+            "unlink, purchase, alias, ask, review, case_opened, case_closed, restored or dropped.",
         ),
     ] = None,
     message_id: Annotated[

@@ -39,11 +39,13 @@ class Purchases:
 
         def write(conn: sa.Connection) -> None:
             now = self._runtime.clock()
+            is_news = purchases.is_news(conn, purchase)
             purchases.ensure(conn, [purchase], now)
             ours, theirs = (purchase.seller, purchase.order_id), (other.seller, other.order_id)
             found = self._locked(conn, ours, theirs)
             purchase_id, joined = found[ours], found.get(theirs)
             if joined == purchase_id:
+                self._note(conn, purchase, purchase_id, now, is_news=is_news)
                 return
             if joined is None:
                 purchases.add_name(conn, purchase_id, *theirs)
@@ -132,9 +134,11 @@ class Purchases:
 
         def write(conn: sa.Connection) -> None:
             now = self._runtime.clock()
+            is_news = purchases.is_news(conn, purchase)
             purchase_id = self._ensure(conn, purchase, now)
             was_open = purchases.facts(conn, [purchase_id])[purchase_id].case_open_since is not None
             if was_open == is_open:
+                self._note(conn, purchase, purchase_id, now, is_news=is_news)
                 return
             purchases.set_case(conn, purchase_id, now if is_open else None)
             kind = journal.Kind.CASE_OPENED if is_open else journal.Kind.CASE_CLOSED
@@ -144,6 +148,15 @@ class Purchases:
         self._runtime.ledger.transact(write)
         if not is_open:
             self._runtime.ledger.transact(lambda conn: self._wake(conn, purchase))
+
+    @staticmethod
+    def _note(
+        conn: sa.Connection, purchase: Purchase, purchase_id: str, now: datetime, *, is_news: bool
+    ) -> None:
+        """Let the ledger say when a purchase or its dates became known, where no other row does."""
+        if is_news:
+            body = purchases.dates_told(purchase)
+            journal.append(conn, [_entry(journal.Kind.PURCHASE, purchase_id, None, now, body)])
 
     def _wake(self, conn: sa.Connection, purchase: Purchase) -> None:
         # In a transaction of its own: messages are never locked after a purchase.

@@ -105,6 +105,16 @@ def dates_told(purchase: Purchase | None) -> dict[str, str]:
     return {name: at.isoformat() for name, at in told.items() if at is not None}
 
 
+def is_news(conn: sa.Connection, purchase: Purchase) -> bool:
+    """Whether a purchase is new, or a date of it that somebody tells."""
+    name = (purchase.seller, purchase.order_id)
+    found = find_names(conn, [name]).get(name)
+    if found is None:
+        return True
+    known = facts(conn, [found[1]])[found[1]]
+    return any(getattr(known, date) is None for date in dates_told(purchase))
+
+
 def by_name_ids(conn: sa.Connection, name_ids: Collection[str]) -> dict[str, str]:
     """The purchase that each name stands for, by their ids."""
     if not name_ids:

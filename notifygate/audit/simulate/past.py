@@ -31,7 +31,7 @@ Tell = Callable[[int], None]
 TimedFact = tuple[datetime, int, Callable[[], None]]
 
 _NAMES_A_PURCHASE = frozenset(
-    {Kind.SUBMITTED, Kind.ALIAS, Kind.ASK, Kind.REVIEW, Kind.CASE_OPENED, Kind.CASE_CLOSED}
+    {Kind.SUBMITTED, Kind.PURCHASE, Kind.ALIAS, Kind.ASK, Kind.REVIEW, Kind.CASE_OPENED, Kind.CASE_CLOSED}
 )
 _GOES_ON = frozenset({Kind.DECISION, Kind.ATTEMPT, Kind.RESOLUTION, Kind.CANCELLED})
 
