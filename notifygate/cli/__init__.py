@@ -31,6 +31,7 @@ from notifygate.cli import (
     output,
     person,
     rules,
+    simulate,
     submit,
     suppress,
     up,
@@ -94,6 +95,7 @@ app.add_typer(person.app, name="person")
 app.add_typer(log.app, name="log")
 app.add_typer(doubt.app, name="doubt")
 app.add_typer(rules.app, name="rules")
+app.command("simulate", epilog=simulate.EXAMPLES)(simulate.simulate)
 app.add_typer(db.app, name="db")
 
 

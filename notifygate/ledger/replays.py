@@ -116,7 +116,8 @@ class Text(NamedTuple):
 
 _ROW = tuple(ledger.c[name] for name in Logged._fields)
 _STEPS = ("decision", "attempt")
-_LIGHT = (*_ROW[:-1], sa.case((ledger.c.kind.in_(_STEPS), ""), else_=ledger.c.body).label("body"))
+_IS_MANY = ledger.c.kind.in_(_STEPS) & (ledger.c.outcome != "in_doubt")
+_LIGHT = (*_ROW[:-1], sa.case((_IS_MANY, ""), else_=ledger.c.body).label("body"))
 _WAITS = sa.text(WAITING_SQL)
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -44,7 +43,7 @@ def differences(made: dict[str, Any], logged: dict[str, Any]) -> list[Any]:
     return found + [(logged["message"], logged["at"], one, other) for one, other in pairs if one != other]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(3))
 def test_with_the_unchanged_policy_every_logged_decision_is_reproduced(
     open_gate: OpenGate, clock: SimulatedClock, seed: int
 ) -> None:
@@ -53,7 +52,7 @@ def test_with_the_unchanged_policy_every_logged_decision_is_reproduced(
     play = History(gate, clock, seed)
     instants = [start]
     for _ in range(3):
-        play.go_on(150)
+        play.go_on(120)
         clock.advance(seconds=1)
         instants.append(clock.now)
     for since in instants[:-1]:

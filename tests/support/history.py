@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-from support import channel
-from support.channel import ScriptedChannel
-from support.clock import SimulatedClock
-
 from notifygate import Email, Gateway, Message, Purchase, Sms
 from notifygate.channels import HandOffOutcome
 from notifygate.errors import InvalidMessage, NotCancellable, NotFound
 from notifygate.message import Result
+from support import channel
+from support.channel import ScriptedChannel
+from support.clock import SimulatedClock
 
 TABLES: dict[str, Any] = {
     "delivery": {"max_attempts": 3, "retry_after": "10m"},
@@ -89,10 +89,8 @@ class History:
         weights, deeds = zip(*self._deeds, strict=True)
         for _ in range(steps):
             self._clock.advance(seconds=self._random.choice((0, 0, 1, 60)))
-            try:
+            with contextlib.suppress(NotFound, NotCancellable, InvalidMessage):  # nothing to do that to
                 self._random.choices(deeds, weights)[0]()
-            except (NotFound, NotCancellable, InvalidMessage):
-                pass  # there was nothing to do that to
 
     def _pick(self, *options: Any) -> Any:
         return self._random.choice(options)

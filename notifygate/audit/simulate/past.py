@@ -52,7 +52,7 @@ class Past:
     asks_elsewhere: dict[tuple[Any, ...], deque[str]] = field(default_factory=dict)
     ask_ids: dict[str, str] = field(default_factory=dict)
     timed: list[TimedFact] = field(default_factory=list)
-    sent_again: set[str] = field(default_factory=set)
+    sent_again: set[str] = field(default_factory=set)  # attempts in doubt that another one followed
     left_out: int = 0
 
 
@@ -114,7 +114,7 @@ class _Loading:
     # Messages
 
     def _read_rows(self, tell: Tell) -> None:
-        doubted: set[str] = set()
+        doubted: dict[str, str] = {}
         for page in replays.stream(self._ledger, self._first, self._last, light=True):
             new: list[Replayed] = []
             for row in page:
@@ -134,14 +134,14 @@ class _Loading:
             self._search_texts(new)
             tell(len(page))
 
-    def _note_doubt(self, row: Logged, message_id: str, doubted: set[str]) -> None:
-        """Find out which messages were sent again though they were in doubt."""
+    def _note_doubt(self, row: Logged, message_id: str, doubted: dict[str, str]) -> None:
+        """Find out which attempts were followed by another while they were in doubt."""
         if row.kind == Kind.ATTEMPT and row.outcome == Result.IN_DOUBT.value:
-            doubted.add(message_id)
+            doubted[message_id] = read_body(row.body)["attempt_id"]
         elif row.kind == Kind.DECISION and message_id in doubted:
-            self._sent_again.add(message_id)
+            self._sent_again.add(doubted[message_id])
         elif row.kind in (Kind.RESOLUTION, Kind.ATTEMPT):
-            doubted.discard(message_id)
+            doubted.pop(message_id, None)
 
     def _take_note(self, row: Logged) -> None:
         """What this row says is no part of what was known before."""

@@ -183,7 +183,7 @@ class Replay:
             return
         body = read_body(row.body)
         attempt_id = body["attempt_id"]
-        is_sent_again = message.request.message_id in self._past.sent_again
+        is_sent_again = attempt_id in self._past.sent_again
         if row.reason == RESTORED:
             self._found_sent(message, row, attempt_id)
             return
