@@ -31,6 +31,7 @@ def replayed(
     logged = [{"message": row.message_id, "is_logged": True, **dict(row.body)} for row in rows]
     for one in logged:
         del one["attempt_id"]
+        one.pop("ask_id", None)
     return found, made, logged
 
 

@@ -313,7 +313,7 @@ class _Loading:
             channel=request.channel,
             dedupe_key=request.dedupe_key,
             asks_about=message.purchase_id if asks else None,
-            ask_id=f"ask_{attempt.attempt_id}",
+            ask_id=f"ask{attempt.attempt_id[3:]}",
         )
 
     # Purchases

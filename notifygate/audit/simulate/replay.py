@@ -293,14 +293,14 @@ class Replay:
             return
         is_logged = row is not None and body is not None and row.outcome == Outcome.ALLOW.value
         attempt_id = body["attempt_id"] if is_logged and body is not None else self._new_id("att")
-        self._grant(message, now, attempt_id)
+        self._grant(message, now, attempt_id, body.get("ask_id") if is_logged and body is not None else None)
         life.allow(attempt_id, now)
         if not is_logged:
             # Nobody knows what the provider would have said.
             self._past.attempts.pop(attempt_id)
             life.status = Status.SENT
 
-    def _grant(self, message: Replayed, now: datetime, attempt_id: str) -> Attempt:
+    def _grant(self, message: Replayed, now: datetime, attempt_id: str, ask_id: str | None = None) -> Attempt:
         request = message.request
         attempt = self._past.attempts[attempt_id] = Attempt(attempt_id, now)
         purpose = self._policy.purposes.get(request.purpose)
@@ -315,7 +315,7 @@ class Replay:
             channel=request.channel,
             dedupe_key=request.dedupe_key,
             asks_about=message.purchase_id if asks else None,
-            ask_id=self._past.ask_ids.get(attempt_id) or self._new_id("ask"),
+            ask_id=ask_id or self._past.ask_ids.get(attempt_id) or f"ask{attempt_id[3:]}",
         )
         return attempt
 
