@@ -78,7 +78,7 @@ class History:
             (1, self._asked_elsewhere),
             (1, self._review),
             (3, self._case),
-            (2, self._suppress),
+            (4, self._suppress),
             (2, self._cancel),
             (3, self._resolve),
             (14, self._work),
@@ -202,11 +202,13 @@ class History:
         self._pick(self._gate.purchases.open_case, self._gate.purchases.close_case)(self._purchase(new=False))
 
     def _suppress(self) -> None:
-        point = self._pick(*POINTS)
-        if self._random.random() < 0.6:
-            self._gate.suppressions.remove(point)
-        until = self._clock.now + timedelta(days=self._random.randrange(1, 4))
-        self._gate.suppressions.add(point, self._pick("manual", "hard_bounce"), expires_at=until)
+        marks = self._gate.suppressions.list()
+        if marks and self._random.random() < 0.6:
+            self._gate.suppressions.remove(marks[0].contact_point or "")
+            return
+        until = self._clock.now + timedelta(days=self._random.randrange(1, 8))
+        reason = self._pick("manual", "hard_bounce")
+        self._gate.suppressions.add(self._pick(*POINTS), reason, expires_at=until)
 
     def _cancel(self) -> None:
         self._gate.cancel(self._pick(*self._messages[-20:], "none"))
