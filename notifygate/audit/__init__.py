@@ -102,10 +102,14 @@ class Log:
         `since` to before `until`, by default now. Nothing is written or sent. `progress` is called with the rows gone
         through so far, and how many that will be.
 
-        Raises `InvalidMessage` for a period that is none, and `NotFound` for one of which the log holds no message.
+        Raises `InvalidMessage` for a period that is none or lies in the future, and `NotFound` for one of which the log
+        holds no message.
         """
         runtime = self._runtime
-        ends = until if until is not None else runtime.clock()
+        now = runtime.clock()
+        ends = check_aware("until", until) or now
+        if ends > now:
+            raise InvalidMessage("until", "lies in the future, of which nothing is logged")
         return simulate(runtime.ledger, config or runtime.config, since=since, until=ends, progress=progress)
 
     def _pages(

@@ -135,7 +135,7 @@ class TestAnotherPolicy:
         found = gate.log.simulate(
             changed(purposes={"review_request": {"permission": ["soft_opt_in"]}}),
             since=clock.ago(days=1),
-            until=clock.now + timedelta(minutes=1),
+            until=clock.advance(minutes=1),
         )
         assert (found.sent.more, found.sent.fewer) == (0, 1)
 
@@ -143,7 +143,7 @@ class TestAnotherPolicy:
         found = gate.log.simulate(
             changed(purposes={"review_request": {"caps": [cap]}}),
             since=clock.ago(days=1),
-            until=clock.now + timedelta(minutes=1),
+            until=clock.advance(minutes=1),
         )
         assert found.changes == ()
 
@@ -180,12 +180,12 @@ class TestAnotherPolicy:
             erased = sa.update(messages).where(messages.c.message_id == gone)
             conn.execute(erased.values(text=None, subject=None, html=None))
 
-        same = gate.log.simulate(since=clock.ago(days=1), until=clock.now + timedelta(minutes=1))
+        same = gate.log.simulate(since=clock.ago(days=1), until=clock.advance(minutes=1))
         assert (same.changes, same.texts_erased) == ((), 1)
         found = gate.log.simulate(
             changed(content={"review_domains": ["elsewhere.example"]}),
             since=clock.ago(days=1),
-            until=clock.now + timedelta(minutes=1),
+            until=clock.advance(minutes=1),
         )
         assert [change.message_id for change in found.changes] == [kept]
 
@@ -198,7 +198,7 @@ class TestAnotherPolicy:
         found = gate.log.simulate(
             changed(merchants={"cykelpartner": None}),
             since=clock.ago(days=1),
-            until=clock.now + timedelta(minutes=1),
+            until=clock.advance(minutes=1),
         )
 
         assert found.by_rule[("policy", "unknown_merchant")].fewer == 1
@@ -268,6 +268,19 @@ class TestAnotherPolicy:
 
         assert (found.sent.before, found.sent.after, found.changes) == (sends, sends, ())
 
+    def test_what_stayed_in_doubt_is_sent_again_where_the_new_policy_says_so(
+        self, gate: Gateway, clock: SimulatedClock, changed: Any
+    ) -> None:
+        channel.install(gate, ScriptedChannel(IN_DOUBT))
+        gate.submit(order_update())
+        gate.drain()
+        clock.advance(hours=1)
+        tables = {"order_update": {"on_doubt": "resend"}}
+
+        found = gate.log.simulate(changed(purposes=tables), since=clock.ago(days=1), until=clock.now)
+
+        assert (found.decisions, found.sent.before, found.sent.after) == (2, 1, 1)
+
     def test_rows_that_do_not_tell_the_dates_of_a_purchase_take_those_known_now(
         self, gate: Gateway, clock: SimulatedClock, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -323,6 +336,10 @@ class TestAPeriod:
         with pytest.raises(InvalidMessage, match="must lie before"):
             gate.log.simulate(since=clock.now)
 
+    def test_that_ends_in_the_future_is_refused(self, gate: Gateway, clock: SimulatedClock) -> None:
+        with pytest.raises(InvalidMessage, match="lies in the future"):
+            gate.log.simulate(since=clock.now, until=clock.now + timedelta(days=1))
+
     def test_without_a_time_zone_is_refused(self, gate: Gateway, clock: SimulatedClock) -> None:
         with pytest.raises(InvalidMessage, match="since"):
             gate.log.simulate(since=clock.now.replace(tzinfo=None))
@@ -333,7 +350,7 @@ class TestAPeriod:
         told: list[tuple[int, int]] = []
         gate.log.simulate(
             since=clock.ago(days=1),
-            until=clock.now + timedelta(minutes=1),
+            until=clock.advance(minutes=1),
             progress=lambda done, total: told.append((done, total)),
         )
         assert told[-1][0] == told[-1][1]

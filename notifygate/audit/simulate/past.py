@@ -106,7 +106,7 @@ class _Loading:
         )
         self._consents(past)
         self._marks(past)
-        self._asks(past, merges)
+        self._asks(past)
         self._handovers(past, open_attempts)
         past.timed.sort(key=lambda fact: fact[:2])
         return past
@@ -154,11 +154,11 @@ class _Loading:
             elif kind == Kind.REVIEW:
                 self._reviewed_by_row.add(row.purchase_id)
         elif kind == Kind.CONSENT:
-            self._consents_by_row.add(read_body(row.body)["event_id"])
+            self._consents_by_row.add(read_body(row.body).get("event_id", ""))
         elif kind == Kind.SUPPRESSION:
-            self._marks_by_row.add(read_body(row.body)["suppression_id"])
+            self._marks_by_row.add(read_body(row.body).get("suppression_id", ""))
         elif kind == Kind.UNSUPPRESSION:
-            self._lifted_by_row.update(read_body(row.body)["suppression_ids"])
+            self._lifted_by_row.update(read_body(row.body).get("suppression_ids", ()))
 
     def _read_messages_from_before(self) -> list[tuple[Replayed, Attempt]]:
         """Messages that were submitted before and had not ended; return the attempts that were still under way."""
@@ -379,7 +379,7 @@ class _Loading:
             facts, known_since=known.known_since, reviewed_at=reviewed_at, case_open_since=case_open_since
         )
 
-    def _asks(self, past: Past, merges: list[Logged]) -> None:
+    def _asks(self, past: Past) -> None:
         purchases, points = past.world.purchases, past.world.persons.points
         sold = set(purchases.facts) | self._joined_later
         wanted = sold | {

@@ -338,17 +338,18 @@ class Replay:
     # Facts
 
     def _consent(self, row: Logged) -> None:
-        record = self._past.consent.get(read_body(row.body)["event_id"])
+        record = self._past.consent.get(read_body(row.body).get("event_id", ""))
         if record is not None:
             self._world.persons.permit(record)
 
     def _suppression(self, row: Logged) -> None:
-        mark = self._past.marks.get(read_body(row.body)["suppression_id"])
+        mark = self._past.marks.get(read_body(row.body).get("suppression_id", ""))
         if mark is not None:
             self._world.persons.mark(mark)
 
     def _unsuppression(self, row: Logged) -> None:
-        self._world.persons.lift(row.contact_point_id or "", read_body(row.body)["suppression_ids"])
+        lifted = read_body(row.body).get("suppression_ids", ())
+        self._world.persons.lift(row.contact_point_id or "", lifted)
 
     def _link(self, row: Logged) -> None:
         link_id = read_body(row.body)["link_id"]
