@@ -268,6 +268,35 @@ class TestAnotherPolicy:
 
         assert (found.sent.before, found.sent.after, found.changes) == (sends, sends, ())
 
+    @pytest.mark.parametrize("news", ["a date", "a closed case"])
+    def test_what_wakes_a_message_wakes_it_under_the_new_policy_too(
+        self, open_gate: OpenGate, clock: SimulatedClock, changed: Any, news: str
+    ) -> None:
+        holds = {"hold_for_cases": True}
+        gate = open_gate(review_requests=holds)
+        gate.consent.grant(ANNA_EMAIL, party="cykelpartner", purpose="review_request")
+        bought = Purchase("cykelpartner", "1001", purchased_at=clock.ago(days=29))
+        purchase = delivered_purchase(clock.now) if news == "a closed case" else bought
+        if news == "a closed case":
+            gate.purchases.open_case(purchase)
+        gate.submit(review_request(purchase))
+        gate.drain()
+        clock.advance(hours=1)
+        if news == "a closed case":
+            gate.purchases.close_case(purchase)
+        else:
+            gate.purchases.alias(
+                Purchase("cykelpartner", "1001", delivered_at=clock.ago(days=9)), "postdanmark", "P1"
+            )
+        gate.drain()
+        clock.advance(minutes=5)
+
+        # By this policy the message would wait for another time, unless it is woken.
+        other = changed(review_requests=holds | {"delay": "6d", "delay_without_delivery": "35d"})
+        found = gate.log.simulate(other, since=clock.ago(days=1), until=clock.now)
+
+        assert (found.sent.before, found.changes) == (1, ())
+
     def test_what_stayed_in_doubt_is_sent_again_where_the_new_policy_says_so(
         self, gate: Gateway, clock: SimulatedClock, changed: Any
     ) -> None:
