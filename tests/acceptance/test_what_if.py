@@ -191,14 +191,11 @@ class Run:
         elif int(order.order_id) % 23 == 0:
             self.gate.consent.object(point, party=SHOP, purpose="marketing")
 
-    def sent(self) -> set[str]:
-        """The idempotency keys of all messages that were handed over."""
+    def sent(self) -> dict[str, datetime]:
+        """When each message that was handed over was, by its idempotency key."""
         keys = self.keys()
-        return {keys[hand_off] for hand_off in self._allowed()}
-
-    def _allowed(self) -> Iterator[str]:
-        for row in self.gate.log.search(kind="decision", outcome="allow", limit=None):
-            yield row.message_id or ""
+        allowed = self.gate.log.search(kind="decision", outcome="allow", limit=None)
+        return {keys[row.message_id or ""]: row.at for row in allowed}
 
     def keys(self) -> dict[str, str]:
         """The idempotency key of each message, by its id."""
@@ -258,9 +255,15 @@ def test_what_if_says_what_a_real_run_does(
         real.play(orders)
         sent_before, sent_for_real = logged.sent(), real.sent()
 
+    keys, expected = logged.keys(), dict(sent_before)
+    for change in found.changes:
+        expected.pop(keys[change.message_id], None)
+        if change.after.sent_at is not None:
+            expected[keys[change.message_id]] = change.after.sent_at
+    assert expected == sent_for_real
     more, fewer = ids_of(found, Effect.MORE, logged), ids_of(found, Effect.FEWER, logged)
-    assert more == sent_for_real - sent_before
-    assert fewer == sent_before - sent_for_real
+    assert more == sent_for_real.keys() - sent_before.keys()
+    assert fewer == sent_before.keys() - sent_for_real.keys()
     assert found.sent.before == len(sent_before)
     assert found.sent.after == len(sent_for_real)
     assert len(more) + len(fewer) > 50  # else nothing was put to the test

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -296,6 +297,38 @@ class TestAnotherPolicy:
         found = gate.log.simulate(other, since=clock.ago(days=1), until=clock.now)
 
         assert (found.sent.before, found.changes) == (1, ())
+
+    def test_what_falls_due_at_one_instant_goes_in_the_order_of_its_ids(
+        self, gate: Gateway, clock: SimulatedClock, changed: Any
+    ) -> None:
+        """As workers take it, though one is logged at that instant and the other is not."""
+        gate.consent.grant(ANNA_EMAIL, party="cykelpartner", purpose="newsletter")
+        clock.advance(hours=12)
+        first = gate.submit(newsletter()).message_id  # waits for the morning under both policies
+        time.sleep(0.002)  # ids of one millisecond are in no order
+        second = gate.submit(order_update()).message_id  # only under the new one
+        gate.drain()
+        clock.set(gate.next_due() or clock.now)
+        gate.drain()
+        assert (gate.status(first), gate.status(second)) == ("sent", "sent")
+        cap = {"limit": 1, "window": "7d", "per": "person", "classes": ["service", "marketing"]}
+        tables = {"newsletter": {"caps": [cap]}, "order_update": {"caps": [cap], "quiet_hours": "evenings"}}
+
+        found = gate.log.simulate(
+            changed(purposes=tables), since=clock.ago(days=2), until=clock.advance(minutes=1)
+        )
+
+        assert [(change.message_id, change.effect) for change in found.changes] == [(second, "fewer")]
+
+    def test_a_mark_lifted_before_the_period_is_gone(self, gate: Gateway, clock: SimulatedClock) -> None:
+        gate.suppressions.add(ANNA_EMAIL, "manual")
+        gate.suppressions.remove(ANNA_EMAIL)
+        begins = clock.advance(minutes=1)
+        gate.submit(order_update())
+        gate.drain()
+
+        _, made, logged = replayed(gate, begins, clock.advance(minutes=1))
+        assert ([one["outcome"] for one in logged], made) == (["allow"], logged)
 
     def test_what_stayed_in_doubt_is_sent_again_where_the_new_policy_says_so(
         self, gate: Gateway, clock: SimulatedClock, changed: Any
