@@ -70,6 +70,7 @@ class _Loading:
     ) -> None:
         self._ledger, self._policy = ledger, policy
         self._since, self._until, self._first, self._last = since, until, first, last
+        self._last_within = first
         self._messages: dict[str, Replayed] = {}
         self._first_step: dict[str, str] = {}  # of messages from before
         self._sent_again: set[str] = set()
@@ -96,7 +97,7 @@ class _Loading:
         world = World(persons=persons, purchases=purchases)
         past = Past(
             first=self._first,
-            last=self._last,
+            last=self._last_within,
             until=self._until,
             messages=self._messages,
             world=world,
@@ -121,7 +122,10 @@ class _Loading:
                 if row.at < self._since:
                     continue
                 self._take_note(row)
-                if row.at >= self._until or row.message_id is None:
+                if row.at >= self._until:
+                    continue
+                self._last_within = row.position
+                if row.message_id is None:
                     continue
                 if row.kind == Kind.SUBMITTED:
                     message = messages.submitted(row)
