@@ -6,7 +6,7 @@ DESIGN.md section 7.2. Everything for one batch happens in one transaction, befo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -193,11 +193,11 @@ class _Batch:
             _request(message, self.policy), view.snapshot(purchase), self.policy, self.now, rules=self.rules
         )
         self.decisions.append((message, decision))
-        attempt_id = None
+        granted: dict[str, str | None] = {"attempt_id": None}
         if decision.outcome is Outcome.ALLOW:
-            attempt_id = self._grant(message, view, purchase)
+            granted = self._grant(message, view, purchase)
         self.statuses.append(_status_after(message, decision))
-        self.entries.append(_entry(message, decision, purchase_id, attempt_id))
+        self.entries.append(_entry(message, decision, purchase_id, granted))
 
     def write(self, conn: sa.Connection) -> None:
         # INVARIANT(reserve, then send): decision and reservation commit together, and before any hand-off.
@@ -209,7 +209,8 @@ class _Batch:
 
     def _grant(
         self, message: StoredMessage, view: snapshots.PersonView, purchase: PurchaseFacts | None
-    ) -> str:
+    ) -> dict[str, str | None]:
+        """Reserve, and let it count for what comes after it; return the ids of what was granted."""
         attempt_id = new_id("att")
         self.reservations.append(
             Reservation(
@@ -232,9 +233,11 @@ class _Batch:
             )
         )
         asks = self.policy.purposes[message.purpose].purpose_class is PurposeClass.REVIEW
+        granted: dict[str, str | None] = {"attempt_id": attempt_id}
         if purchase is not None and asks:
-            self._grant_ask(message, view, purchase, attempt_id)
-        return attempt_id
+            # An ask that comes to nothing is removed, and later decisions may have named it: its id is kept here.
+            granted["ask_id"] = self._grant_ask(message, view, purchase, attempt_id)
+        return granted
 
     def _grant_ask(
         self,
@@ -242,7 +245,7 @@ class _Batch:
         view: snapshots.PersonView,
         purchase: PurchaseFacts,
         attempt_id: str,
-    ) -> None:
+    ) -> str:
         ask = Ask(ask_id=new_id("ask"), by=message.merchant, at=self.now, message_id=message.message_id)
         view.asks.append(ask)
         self.purchases[purchase.purchase_id] = replace(purchase, asks=(*purchase.asks, ask))
@@ -258,6 +261,7 @@ class _Batch:
                 "contact_point_id": message.contact_point_id,
             }
         )
+        return ask.ask_id
 
 
 def _is_of_erased(decision: Decision) -> bool:
@@ -293,7 +297,7 @@ def _status_after(message: StoredMessage, decision: Decision) -> dict[str, Any]:
 
 
 def _entry(
-    message: StoredMessage, decision: Decision, purchase_id: str | None, attempt_id: str | None
+    message: StoredMessage, decision: Decision, purchase_id: str | None, granted: Mapping[str, str | None]
 ) -> journal.Row:
     shown = decision.to_json()
     return journal.Row(
@@ -308,7 +312,7 @@ def _entry(
         outcome=decision.outcome.value,
         reason=decision.reason,
         policy=decision.policy,
-        body=shown | {"attempt_id": attempt_id},
+        body={**shown, **granted},
     )
 
 

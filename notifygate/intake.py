@@ -189,6 +189,7 @@ def _entry(row: Mapping[str, Any], prepared: Prepared, purchase_id: str | None, 
             "language": message.language,
             "country": point.country,
             "zones": list(point.zones),
+            **purchases.dates_told(message.purchase),
         },
     )
 

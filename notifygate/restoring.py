@@ -33,7 +33,9 @@ from notifygate.policy import Policy, PurposeClass
 
 logger = logging.getLogger(__name__)
 
-_DETAIL = "restored from a backup"
+RESTORED = "restored from a backup"
+"""The detail of an attempt that nobody knows to have been made."""
+
 _BATCH = 500
 _NAME = "ledger-seen.json"
 _LATER = timedelta(seconds=10)  # what was sent after the last note was made
@@ -84,7 +86,7 @@ class Restoration:
         doubted = [(new_id("att"), message) for message in self._held(found)]
         purchases.lock(conn, {message.purchase_id for _, message in doubted if message.purchase_id})
         now = self._clock()
-        messages.add_doubts(conn, doubted, now, detail=_DETAIL)
+        messages.add_doubts(conn, doubted, now, detail=RESTORED)
         purchases.add_asks(conn, self._asks(conn, doubted, now))
         messages.set_status(conn, [_status_after(message, now) for _, message in doubted])
         journal.append(conn, [_entry(attempt_id, message, now) for attempt_id, message in doubted])
@@ -242,7 +244,7 @@ def _status_after(message: StoredMessage, now: datetime) -> dict[str, Any]:
     return {
         "message_id": message.message_id,
         "status": Status.IN_DOUBT.value,
-        "reason": _DETAIL,
+        "reason": RESTORED,
         "due_at": message.due_at,
         "sweep_at": now,
         "attempts": message.attempts + 1,
@@ -260,11 +262,11 @@ def _entry(attempt_id: str, message: StoredMessage, now: datetime) -> journal.Ro
         purpose=message.purpose,
         channel=message.channel.value,
         outcome=Status.IN_DOUBT.value,
-        reason=_DETAIL,
+        reason=RESTORED,
         body={
             "attempt_id": attempt_id,
             "number": message.attempts + 1,
-            "detail": _DETAIL,
+            "detail": RESTORED,
             "provider_id": None,
         },
     )

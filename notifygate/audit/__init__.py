@@ -10,7 +10,10 @@ from typing import Any
 from notifygate.address import Channel, ContactPoint
 from notifygate.audit.export import Exported, Format, Progress, write_export
 from notifygate.audit.policies import PolicyText
+from notifygate.audit.simulate import Progress as ReplayProgress
+from notifygate.audit.simulate import WhatIf, simulate
 from notifygate.audit.story import Story, read_story
+from notifygate.config import Config
 from notifygate.errors import InvalidMessage, NotFound
 from notifygate.ledger import journal, messages, people, purchases
 from notifygate.ledger.journal import Kind, Row
@@ -161,6 +164,30 @@ class Log:
         sealer.seal(patiently=True)
         made = sealer.checkpoint()
         return made.note if made else None
+
+    def simulate(
+        self,
+        config: Config | None = None,
+        *,
+        since: datetime,
+        until: datetime | None = None,
+        progress: ReplayProgress | None = None,
+    ) -> WhatIf:
+        """What would have become of the messages of a period under the policy of another config.
+
+        `config` is one that `notifygate.config.load` has read; by default the gateway's own. The period goes from
+        `since` to before `until`, by default now. Nothing is written or sent. `progress` is called with the rows gone
+        through so far, and how many that will be.
+
+        Raises `InvalidMessage` for a period that is none or lies in the future, and `NotFound` for one of which the log
+        holds no message.
+        """
+        runtime = self._runtime
+        now = runtime.clock()
+        ends = check_aware("until", until) or now
+        if ends > now:
+            raise InvalidMessage("until", "lies in the future, of which nothing is logged")
+        return simulate(runtime.ledger, config or runtime.config, since=since, until=ends, progress=progress)
 
     def _pages(
         self,

@@ -34,6 +34,7 @@ from notifygate.cli import (
     report,
     retention,
     rules,
+    simulate,
     submit,
     suppress,
     up,
@@ -104,6 +105,7 @@ app.add_typer(retention.app, name="retention")
 app.add_typer(log.app, name="log")
 app.add_typer(doubt.app, name="doubt")
 app.add_typer(rules.app, name="rules")
+app.command("simulate", epilog=simulate.EXAMPLES)(simulate.simulate)
 app.add_typer(db.app, name="db")
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from notifygate.cli import output
+from notifygate.cli import files, output
 from notifygate.cli.options import ConfigPath, instant, opened
 
 if TYPE_CHECKING:
@@ -179,26 +178,5 @@ def _opened_for_writing(out: Path | None, *, force: bool) -> Iterator[IO[str]]:
         except BrokenPipeError:
             output.hang_up()
         return
-    # One that is not there yet is taken at once, so that nobody else's can be overwritten at the end.
-    target = out.with_name(f".{out.name}.{os.getpid()}.part") if force else out
-    try:
-        handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError as error:
-        raise output.CommandError(f"{out} is there already; --force overwrites it") from error
-    except OSError as error:
-        raise _cannot_be_written(out, error) from error
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            yield file
-        if force:
-            target.replace(out)
-    except BaseException as error:
-        with suppress(OSError):
-            target.unlink()
-        if isinstance(error, OSError):
-            raise _cannot_be_written(out, error) from error
-        raise
-
-
-def _cannot_be_written(path: Path, error: OSError) -> output.CommandError:
-    return output.CommandError(f"{path} cannot be written: {error.strerror or type(error).__name__}")
+    with files.writing(out, force=force, is_private=True) as file:
+        yield file

@@ -50,7 +50,7 @@ Kind = Annotated[
         "--kind",
         show_default=False,
         help="submitted, decision, attempt, resolution, cancelled, consent, imported, suppression, unsuppression, "
-        "link, unlink, alias, ask, review, case_opened, case_closed, held, hold_released, disclosed, erased, "
+        "link, unlink, purchase, alias, ask, review, case_opened, case_closed, held, hold_released, disclosed, erased, "
         "retention, restored or dropped.",
     ),
 ]

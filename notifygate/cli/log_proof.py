@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json as jsons
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from notifygate.cli import output
+from notifygate.cli import files, output
 from notifygate.cli.options import ConfigPath, Json, MessageId, opened
 
 if TYPE_CHECKING:
@@ -219,13 +218,4 @@ def _hand_out(text: str, out: Path | None, *, force: bool) -> None:
     if out is None:
         output.write(text)
         return
-    if out.exists() and not force:
-        raise typer.BadParameter(f"{out} is there already; --force overwrites it", param_hint="--out")
-    written = out.with_name(f".{out.name}.{os.getpid()}.new")
-    try:
-        written.write_text(text, encoding="utf-8")
-        written.replace(out)
-    except OSError as error:
-        raise typer.BadParameter(
-            f"{out}: {error.strerror or type(error).__name__}", param_hint="--out"
-        ) from error
+    files.write(out, text, force=force)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from notifygate.cli import output, private
+from notifygate.cli import files, output
 from notifygate.cli.options import ConfigPath, ContactPoint, Json, opened
 from notifygate.cli.output import Column, CommandError
 
@@ -100,14 +100,14 @@ def export(
         raise typer.BadParameter("say where to: --html FILE, --out FILE, or --json to print it")
     targets = [path for path in (html, out) if path is not None]
     for path in targets:
-        private.check(path, force=force)
+        files.check(path, force=force)
     with opened(config) as gate, _no_if_unknown():
         found = gate.people.export(contact_point, with_holds=with_holds)
     if out is not None:
         text = json_format.dumps(found.to_json(), ensure_ascii=False, indent=2)
-        private.write(out, f"{text}\n", force=force)
+        files.write(out, f"{text}\n", force=force, is_private=True)
     if html is not None:
-        private.write(html, found.to_html(), force=force)
+        files.write(html, found.to_html(), force=force, is_private=True)
     if json:
         output.json_line(found.to_json())
         return

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from notifygate.cli import output
+from notifygate.cli import files, output
 from notifygate.cli.options import ConfigPath, Json, instant, opened
-from notifygate.cli.output import Column, CommandError
+from notifygate.cli.output import Column
 
 if TYPE_CHECKING:
     from notifygate.audit.report.values import AfterRefusal, Report
@@ -100,48 +99,19 @@ def report(
     if html is None and force:
         raise typer.BadParameter("goes with --html", param_hint="--force")
     if html is not None:
-        _check_place(html, force=force)
+        files.check(html, force=force)
     with opened(config) as gate:
         made = gate.report(since=since, until=until, month=month, last=last, merchant=merchant)
     if html is not None:
         from notifygate.audit.report.page import render
 
-        _write_whole(html, render(made), force=force)
+        files.write(html, render(made), force=force)
     if json:
         output.json_line(made.to_json())
     elif html is not None:
         output.say(f"wrote {html}")
     else:
         _show(made)
-
-
-def _check_place(path: Path, *, force: bool) -> None:
-    if path.is_dir():
-        raise CommandError(f"--html: {path} is a folder; name a file")
-    if path.exists() and not force:
-        raise CommandError(f"--html: {path} exists; give --force to replace it")
-    if not path.parent.is_dir():
-        raise CommandError(f"--html: there is no folder {path.parent}")
-
-
-def _write_whole(path: Path, text: str, *, force: bool) -> None:
-    """Write a file as a whole or not at all, and without `force` not over one that came up meanwhile."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("x", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if force:
-            part.replace(path)
-        else:
-            path.hardlink_to(part)
-    except FileExistsError as error:
-        raise CommandError(f"--html: {path} exists; give --force to replace it") from error
-    except OSError as error:
-        raise CommandError(f"--html: {path} cannot be written: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _show(made: Report) -> None:

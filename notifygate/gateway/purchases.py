@@ -39,11 +39,13 @@ class Purchases:
 
         def write(conn: sa.Connection) -> None:
             now = self._runtime.clock()
+            is_news = purchases.is_news(conn, purchase)
             purchases.ensure(conn, [purchase], now)
             ours, theirs = (purchase.seller, purchase.order_id), (other.seller, other.order_id)
             found = self._locked(conn, ours, theirs)
             purchase_id, joined = found[ours], found.get(theirs)
             if joined == purchase_id:
+                self._note(conn, purchase, purchase_id, now, is_news=is_news)
                 return
             if joined is None:
                 purchases.add_name(conn, purchase_id, *theirs)
@@ -51,7 +53,7 @@ class Purchases:
                     raise LedgerConflict("the purchase was given a name by another just now")
             else:
                 purchases.merge(conn, into=purchase_id, other=joined)
-            body = {"carrier": carrier, "joined": joined}
+            body = {"carrier": carrier, "joined": joined, **purchases.dates_told(purchase)}
             journal.append(conn, [_entry(journal.Kind.ALIAS, purchase_id, carrier, now, body)])
 
         self._runtime.ledger.transact(write)
@@ -91,7 +93,7 @@ class Purchases:
                 "contact_point_id": point_id,
             }
             purchases.add_asks(conn, [ask])
-            body = {"by": by, "asked_at": asked_at.isoformat()}
+            body = {"by": by, "asked_at": asked_at.isoformat(), **purchases.dates_told(purchase)}
             journal.append(conn, [_entry(journal.Kind.ASK, purchase_id, by, now, body, point_id)])
 
         self._runtime.ledger.transact(write)
@@ -108,7 +110,7 @@ class Purchases:
             now = self._runtime.clock()
             purchase_id = self._ensure(conn, purchase, now)
             purchases.set_reviewed(conn, purchase_id, reviewed_at)
-            body = {"reviewed_at": reviewed_at.isoformat()}
+            body = {"reviewed_at": reviewed_at.isoformat(), **purchases.dates_told(purchase)}
             journal.append(conn, [_entry(journal.Kind.REVIEW, purchase_id, None, now, body)])
 
         self._runtime.ledger.transact(write)
@@ -132,17 +134,29 @@ class Purchases:
 
         def write(conn: sa.Connection) -> None:
             now = self._runtime.clock()
+            is_news = purchases.is_news(conn, purchase)
             purchase_id = self._ensure(conn, purchase, now)
             was_open = purchases.facts(conn, [purchase_id])[purchase_id].case_open_since is not None
             if was_open == is_open:
+                self._note(conn, purchase, purchase_id, now, is_news=is_news)
                 return
             purchases.set_case(conn, purchase_id, now if is_open else None)
             kind = journal.Kind.CASE_OPENED if is_open else journal.Kind.CASE_CLOSED
-            journal.append(conn, [_entry(kind, purchase_id, None, now, {})])
+            body = purchases.dates_told(purchase)
+            journal.append(conn, [_entry(kind, purchase_id, None, now, body)])
 
         self._runtime.ledger.transact(write)
         if not is_open:
             self._runtime.ledger.transact(lambda conn: self._wake(conn, purchase))
+
+    @staticmethod
+    def _note(
+        conn: sa.Connection, purchase: Purchase, purchase_id: str, now: datetime, *, is_news: bool
+    ) -> None:
+        """Let the ledger say when a purchase or its dates became known, where no other row does."""
+        if is_news:
+            body = purchases.dates_told(purchase)
+            journal.append(conn, [_entry(journal.Kind.PURCHASE, purchase_id, None, now, body)])
 
     def _wake(self, conn: sa.Connection, purchase: Purchase) -> None:
         # In a transaction of its own: messages are never locked after a purchase.

@@ -38,6 +38,7 @@ class Kind(StrEnum):
     UNSUPPRESSION = "unsuppression"
     LINK = "link"
     UNLINK = "unlink"
+    PURCHASE = "purchase"
     ALIAS = "alias"
     ASK = "ask"
     REVIEW = "review"

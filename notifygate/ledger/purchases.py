@@ -18,6 +18,7 @@ from notifygate.message import Purchase
 from notifygate.snapshot import Ask, PurchaseFacts
 
 _Name = tuple[str, str]
+_DATES = ("purchased_at", "delivered_at")
 
 _FIND_NAMES = rows.Query(
     sa.select(
@@ -96,6 +97,22 @@ def ensure(conn: sa.Connection, wanted: Iterable[Purchase], now: datetime) -> di
         _drop_unnamed(conn, [one["purchase_id"] for one in new], known)
     _fill_in_dates(conn, {known[name][1]: by_name[name] for name in by_name}, now)
     return known
+
+
+def dates_told(purchase: Purchase | None) -> dict[str, str]:
+    """The dates of a purchase that somebody tells, for a ledger row: so it can be said later what was known when."""
+    told = {} if purchase is None else {name: getattr(purchase, name) for name in _DATES}
+    return {name: at.isoformat() for name, at in told.items() if at is not None}
+
+
+def is_news(conn: sa.Connection, purchase: Purchase) -> bool:
+    """Whether a purchase is new, or a date of it that somebody tells."""
+    name = (purchase.seller, purchase.order_id)
+    found = find_names(conn, [name]).get(name)
+    if found is None:
+        return True
+    known = facts(conn, [found[1]])[found[1]]
+    return any(getattr(known, date) is None for date in dates_told(purchase))
 
 
 def by_name_ids(conn: sa.Connection, name_ids: Collection[str]) -> dict[str, str]:
@@ -276,7 +293,7 @@ def _with_dates_of(purchase: Purchase, other: Purchase) -> Purchase:
 def _fill_in_dates(conn: sa.Connection, told: dict[str, Purchase], now: datetime) -> None:
     columns = purchases.c
     for purchase_id in sorted(told):
-        news = {name: getattr(told[purchase_id], name) for name in ("purchased_at", "delivered_at")}
+        news = {name: getattr(told[purchase_id], name) for name in _DATES}
         missing = [columns[name].is_(None) for name, at in news.items() if at is not None]
         if not missing:
             continue

@@ -15,7 +15,7 @@ from cli.shop import Run, sms, write_lines
 from notifygate import Gateway
 from notifygate.audit.report import charts
 from notifygate.audit.report.page import render
-from notifygate.cli import report as verb
+from notifygate.cli import files
 from notifygate.cli.output import CommandError
 
 _VOID = {"meta", "line", "rect", "br", "link"}
@@ -176,7 +176,7 @@ class TestThePage:
         ran = run("report", "--html", "report.html")
 
         assert ran.code == 2
-        assert "report.html exists; give --force" in ran.err
+        assert "report.html is there already" in ran.err
         assert (used / "report.html").read_text() == "mine"
 
         assert run("report", "--html", "report.html", "--force").code == 0
@@ -186,8 +186,13 @@ class TestThePage:
         place = tmp_path / "report.html"
         place.write_text("mine")
 
-        with pytest.raises(CommandError, match="exists"):
-            verb._write_whole(place, "<!DOCTYPE html>", force=False)
+        place.unlink()
+        with (
+            pytest.raises(CommandError, match="cannot be written: File exists"),
+            files.writing(place, force=False) as file,
+        ):
+            place.write_text("mine")
+            file.write("<!DOCTYPE html>")
         assert place.read_text() == "mine"
         assert [one.name for one in tmp_path.iterdir()] == ["report.html"]
 

@@ -66,7 +66,7 @@ class TestExport:
 
     def test_says_where_a_file_cannot_be_and_where_to_write(self, anna: Path, run: Run) -> None:
         ran = run("person", "export", PHONE, "--out", "nowhere/anna.json")
-        assert (ran.code, "folder that is there" in ran.err) == (2, True)
+        assert (ran.code, "there is no folder nowhere" in ran.err) == (2, True)
         ran = run("person", "export", PHONE)
         assert (ran.code, "--html FILE" in ran.err) == (2, True)
 

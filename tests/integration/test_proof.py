@@ -626,7 +626,7 @@ class TestTheCommandLine:
             (["verify", "--checkpoint", str(no_checkpoint)], "not a signed note"),
             (["verify", "--key", "shop+12+34"], "notifygate log key"),
             (["checkpoint", "--out", str(no_checkpoint)], "--force"),
-            (["checkpoint", "--out", str(tmp_path / "no" / "folder.txt")], "No such file"),
+            (["checkpoint", "--out", str(tmp_path / "no" / "folder.txt")], "there is no folder"),
             (["prove", "msg_unknown"], "no message"),
         ):
             code, _, err = self.run(capsys, "log", *arguments, "--config", config)

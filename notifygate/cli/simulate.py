@@ -1,0 +1,222 @@
+"""`notifygate simulate`: what would have become of the messages of a period under another policy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from notifygate.cli import output
+from notifygate.cli.options import ConfigPath, Json, instant, opened
+from notifygate.cli.output import Column
+
+if TYPE_CHECKING:
+    from notifygate.audit.simulate import Change, Standing, Tally, WhatIf
+
+EXAMPLES = """[bold]Examples[/bold]
+  notifygate simulate new.toml --since 30d
+  notifygate simulate --config new.toml --since 30d --list
+  notifygate simulate new.toml --since 90d --fail-if-newly-allowed"""
+
+_EFFECTS = ("before", "after", "more", "fewer", "moved")
+_UNNAMED = {"": "(no rule)"}
+
+
+def moment(text: str) -> datetime:
+    """Read an instant such as `2026-05-01T12:00:00+02:00`, or how long ago it was, such as `30d`."""
+    from notifygate.config.values import span
+
+    try:
+        ago = span(text)
+    except ValueError:
+        try:
+            return instant(text)
+        except typer.BadParameter as error:
+            raise typer.BadParameter(
+                "write how long ago it was, as 30d, 12h or 45m, or an instant, as 2026-05-01T12:00:00+02:00"
+            ) from error
+    return datetime.now(UTC) - ago
+
+
+def simulate(
+    new: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="NEW",
+            show_default=False,
+            help="The changed config. Left out, it is that of --config, whose ledger must then be the one in use.",
+        ),
+    ] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            "--since",
+            metavar="WHEN",
+            parser=moment,
+            show_default=False,
+            help="Where the period begins: how long ago, such as 30d, or an instant.",
+        ),
+    ] = None,
+    until: Annotated[
+        datetime | None,
+        typer.Option(
+            "--until",
+            metavar="WHEN",
+            parser=moment,
+            show_default=False,
+            help="Where it ends; by default now.",
+        ),
+    ] = None,
+    listed: Annotated[
+        bool, typer.Option("--list", help="List the messages that would be treated differently.")
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", min=0, help="List at most so many; 0 for all.")] = 100,
+    fails: Annotated[
+        bool,
+        typer.Option(
+            "--fail-if-newly-allowed",
+            help="End with exit code 1 where any message that was not sent would be sent.",
+        ),
+    ] = False,
+    config: ConfigPath = None,
+    json: Json = False,
+) -> None:
+    """Replay the requests of a period under a changed policy: how many more and fewer would be sent, and why.
+
+    Nothing is sent and nothing is written. What would have been denied uses up no cap and no ask, and what would have
+    been sent counts against what came after it.
+    """
+    if since is None:
+        raise typer.BadParameter("say how far back to look, such as --since 30d", param_hint="'--since'")
+    from notifygate import config as configs
+
+    changed = configs.load(new) if new is not None else None
+    with opened(config) as gate, _progress() as progress:
+        found = gate.log.simulate(changed, since=since, until=until, progress=progress)
+    if json:
+        output.json_line(found.to_json())
+    else:
+        _show(found)
+        if listed:
+            _list(found, limit)
+    if fails and found.allows_more:
+        output.complain(f"{found.sent.more} messages that were not sent would be sent")
+        raise typer.Exit(1)
+
+
+def _show(found: WhatIf) -> None:
+    sent = found.sent
+    policies = ", ".join(
+        f"{name[:12]} ({count} decisions)" for name, count in sorted(found.logged_by.items())
+    )
+    output.facts(
+        [
+            ("period", f"{output.instant(found.since)} to {output.instant(found.until)}"),
+            ("changed policy", found.policy[:12]),
+            ("logged under", policies),
+            ("messages", found.messages),
+            ("sent", sent.before),
+            ("would be sent", sent.after),
+            ("more", _with_note(sent.more, found.more_waited, "waited still when the period ended")),
+            ("fewer", _with_note(sent.fewer, found.fewer_wait, "would wait still when the period ends")),
+            ("at another time", sent.moved),
+            ("stopped for another reason", found.otherwise_stopped),
+        ]
+    )
+    if set(found.logged_by) == {found.policy}:
+        output.say()
+        output.say("This is the policy that made all the decisions of the period: nothing in it has changed.")
+    if found.by_rule:
+        output.heading("By what stops, or stopped, a message")
+        output.table(
+            [Column("rule"), Column("reason"), Column("more"), Column("fewer")],
+            (
+                (_UNNAMED.get(rule, rule), reason, tally.more, tally.fewer)
+                for (rule, reason), tally in found.by_rule.items()
+            ),
+        )
+    _group("merchant", found.by_merchant)
+    _group("purpose", found.by_purpose)
+    _group("class", found.by_class)
+    _notes(found)
+
+
+def _with_note(count: int, of_them: int, note: str) -> str:
+    return f"{count} ({of_them} of them {note})" if of_them else str(count)
+
+
+def _group(name: str, tallies: Mapping[str, Tally]) -> None:
+    output.heading(f"By {name}")
+    columns = [Column(name), *(Column(effect) for effect in _EFFECTS)]
+    output.table(
+        columns, ((key, *(getattr(tally, one) for one in _EFFECTS)) for key, tally in tallies.items())
+    )
+
+
+def _notes(found: WhatIf) -> None:
+    from notifygate.audit.simulate import ASSUMPTIONS
+
+    output.heading("What this cannot know")
+    for sentence in ASSUMPTIONS:
+        output.say(f"* {sentence}")
+    if found.texts_erased:
+        output.say(
+            f"* The text of {found.texts_erased} service messages was erased: what was found in it then is taken."
+        )
+    if found.left_out:
+        output.say(f"* {found.left_out} messages are left out: the log no longer holds their submission.")
+
+
+def _list(found: WhatIf, limit: int) -> None:
+    shown: Iterator[Change] = iter(found.changes) if limit == 0 else islice(found.changes, limit)
+    output.heading("Messages that would be treated differently")
+    output.table(
+        [
+            Column("effect"),
+            Column("message", whole=True),
+            Column("merchant"),
+            Column("purpose"),
+            Column("was"),
+            Column("would be"),
+        ],
+        (
+            (
+                change.effect,
+                change.message_id,
+                change.merchant,
+                change.purpose,
+                _standing(change.before),
+                _standing(change.after),
+            )
+            for change in shown
+        ),
+    )
+    if limit and len(found.changes) > limit:
+        output.say(f"{len(found.changes) - limit} more; --limit 0 lists all")
+
+
+def _standing(standing: Standing) -> str:
+    if standing.sent_at is not None:
+        return f"sent {output.instant(standing.sent_at)}"
+    reasons = ", ".join(reason for _, reason in standing.because)
+    return f"{standing.status}: {reasons}" if reasons else standing.status
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None] | None]:
+    """A bar on stderr where that is a terminal."""
+    console = output.console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("replaying"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
+        task = progress.add_task("")
+        yield lambda done, total: progress.update(task, completed=done, total=total)
