@@ -184,15 +184,14 @@ class TestThePage:
 
     def test_does_not_replace_a_file_that_came_up_meanwhile(self, tmp_path: Path) -> None:
         place = tmp_path / "report.html"
-        place.write_text("mine")
 
-        place.unlink()
-        with (
-            pytest.raises(CommandError, match="cannot be written: File exists"),
-            files.writing(place, force=False) as file,
-        ):
-            place.write_text("mine")
-            file.write("<!DOCTYPE html>")
+        def write() -> None:
+            with files.writing(place, force=False) as file:
+                place.write_text("mine")
+                file.write("<!DOCTYPE html>")
+
+        with pytest.raises(CommandError, match="cannot be written: File exists"):
+            write()
         assert place.read_text() == "mine"
         assert [one.name for one in tmp_path.iterdir()] == ["report.html"]
 
