@@ -487,6 +487,22 @@ class TestRemoving:
             conn.execute(sa.text("DELETE FROM ledger"))
 
 
+class TestForgetting:
+    def test_a_person_changes_no_row_and_no_proof(self, used: Gateway, clock: SimulatedClock) -> None:
+        message_id = used.submit(order_update(text="To be forgotten.")).message_id
+        used.drain()
+        kept = used.proofs.checkpoint()
+        before = used.proofs.prove(message_id, checkpoint=kept)
+
+        used.people.erase(ANNA_EMAIL)
+
+        used.proofs.checkpoint()
+        found = used.proofs.verify(checkpoints=[kept])
+        assert found.is_intact, found.problems
+        assert (found.removed, found.unsealed) == (0, 0)
+        assert used.proofs.prove(message_id, checkpoint=kept) == before
+
+
 class TestProving:
     def check(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the checker as an outsider would: without the package."""
