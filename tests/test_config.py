@@ -635,6 +635,7 @@ FAULTS: list[tuple[list[tuple[str, Any]], str, str]] = [
     ([("monitoring.port", 9464)], "monitoring.port", "unknown"),
     # delivery
     ([("delivery.max_attempts", 0)], "delivery.max_attempts", "at least 1"),
+    ([("delivery.max_attempts", 2**80)], "delivery.max_attempts", "at most 2147483647"),
     ([("delivery.max_attempts", True)], "delivery.max_attempts", "whole number"),
     ([("delivery.lease", "7x")], "delivery.lease", '"7d"'),
     ([("delivery.lease", 300)], "delivery.lease", "no span of time"),

@@ -34,6 +34,7 @@ FOOTER_FIELDS = ("merchant", "seller", "order")
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
 _SPAN = re.compile(r"([0-9]+)([smhdw])")
+_LARGEST = 2**31 - 1
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _PERIOD = re.compile(r"([0-9]{1,6})([dwy])")
 _PERIOD_DAYS = {"d": 1, "w": 7, "y": 365}
@@ -104,8 +105,8 @@ def whole(least: int, most: int | None = None) -> Callable[[Any], int]:
             value = int(value)
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise ValueError(f"must be {wanted}")
-        if most is not None and value > most:
-            raise ValueError(f"must be {wanted}")
+        if value > (_LARGEST if most is None else most):
+            raise ValueError(f"must be {wanted}{'' if most is not None else f', and at most {_LARGEST}'}")
         return value
 
     return check

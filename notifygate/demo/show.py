@@ -198,6 +198,7 @@ def look_further(out: Console, folder: Path, ended: Ended, overriding: Sequence[
             )
         for question, command in played.story.questions:
             _command(out, question, command, config)
+    _command(out, "Whether anybody has altered the log since", "notifygate log verify", config)
     if overriding:
         out.print(f"Unset before, because they win over the config: {', '.join(overriding)}", style="yellow")
     out.print(f"To remove what the demo wrote: rm -r {shlex.quote(str(folder))}", style="dim", soft_wrap=True)
