@@ -185,10 +185,10 @@ class Sealer:
         with lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | (0 if patiently else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+                is_ours = True
+            except OSError as error:
+                is_ours = not isinstance(error, BlockingIOError)  # a file system that knows no locks
+            yield is_ours
 
     def _seal_some(self, patiently: bool) -> int:
         if self._ledger.dialect == "postgresql":
