@@ -7,6 +7,7 @@ worker process, and at the end of `drain`. Any number of them may: the ledger le
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
@@ -90,7 +91,7 @@ class LogKeys:
     def _make(self) -> bytes:
         pem = new_private_key()
         try:
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_folder(self._path.parent)
             with os.fdopen(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
                 file.write(pem)
                 file.flush()
@@ -98,8 +99,9 @@ class LogKeys:
         except FileExistsError:
             return self._path.read_bytes()  # another process was quicker
         except OSError as error:
+            told = error.strerror or type(error).__name__
             raise NoteError(
-                f"gateway.data_dir: no key to sign the log with can be kept in it ({error.strerror})"
+                f"gateway.data_dir: no key to sign the log with can be kept in it ({told})"
             ) from error
         return pem
 
@@ -107,13 +109,21 @@ class LogKeys:
         signer = Signer.from_pem(self.origin, pem)
         verifier = str(signer.verifier)
         with suppress(OSError):
-            self._verifier_path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_folder(self._verifier_path.parent)
             self._verifier_path.write_text(f"{verifier}\n", encoding="utf-8")
         with self._ledger.read() as conn:
             is_known = verifier in seals.verifiers(conn)
         if not is_known:
             self._ledger.transact(lambda conn: seals.name_verifier(conn, verifier))
         return signer
+
+
+def _make_folder(path: Path) -> None:
+    """Make the data folder if it is not there. Raises `OSError`, and no `FileExistsError`."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
 
 
 class Sealer:
@@ -177,7 +187,7 @@ class Sealer:
         Where the data folder cannot be written, all do: the ledger lets one of them in.
         """
         try:
-            self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_folder(self._data_dir)
             lock = (self._data_dir / _LOCK_NAME).open("ab")
         except OSError:
             yield True

@@ -27,6 +27,7 @@ TILE_LEVEL = 8
 _TILE = 1 << TILE_LEVEL
 _LOCK = 7_239_501_122  # any fixed number: the PostgreSQL advisory lock of whoever seals
 _VERIFIER = "log_verifier_"
+_LIKELY = 4
 _ROW = (
     ledger.c.position,
     *(
@@ -254,20 +255,31 @@ def after(conn: sa.Connection, leaf: int, limit: int) -> list[Seal]:
 
 
 def above(conn: sa.Connection, position: int) -> list[Seal]:
-    """The seals that hold a row at a later position."""
-    query = sa.select(seals).where(seals.c.highest_position > position).order_by(seals.c.first_leaf)
-    return [_seal(row) for row in conn.execute(query)]
+    """The seals that hold a row at a later position, in any order: few, where the position is one of the last."""
+    return [_seal(row) for row in conn.execute(sa.select(seals).where(seals.c.highest_position > position))]
 
 
 def leaf_of(conn: sa.Connection, position: int) -> tuple[int, bytes] | None:
     """The leaf of the row at a position, and its hash, if it has a place."""
-    query = sa.select(seals).where(seals.c.lowest_position <= position, seals.c.highest_position >= position)
-    for row in conn.execute(query):
-        seal = _seal(row)
+    for seal in _from(conn, position):
         if position in seal.positions:
             index = seal.positions.index(position)
             return seal.first_leaf + index, seal.hash_of(index)
     return None
+
+
+def _from(conn: sa.Connection, position: int) -> Iterator[Seal]:
+    """The seals that may hold a position, the likeliest first; only a row that was committed late is in another."""
+    after = position - 1
+    while True:
+        query = sa.select(seals).where(seals.c.highest_position > after).order_by(seals.c.highest_position)
+        found = conn.execute(query.limit(_LIKELY)).all()
+        for row in found:
+            if row.lowest_position <= position:
+                yield _seal(row)
+        if len(found) < _LIKELY:
+            return
+        after = found[-1].highest_position
 
 
 def leaves_of(conn: sa.Connection, runs: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

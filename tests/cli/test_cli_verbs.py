@@ -64,7 +64,7 @@ def test_help_and_version(run: Run) -> None:
         "rules",
     ):
         assert re.search(rf"\b{verb}\b", bare.out)
-    for later in ("simulate", "web"):
+    for later in ("web",):
         assert not re.search(rf"│ {later}\b", bare.out)
 
 

@@ -98,8 +98,13 @@ def sorts(url: str, statements: Statements) -> list[str]:
 
 
 def _reads_the_end(sql: str) -> bool:
-    """Whether a statement asks for the newest rows of the send log whatever they are, which come first in its key."""
-    return bool(re.search(r"FROM ledger\s+ORDER BY ledger.position DESC\s+LIMIT", sql))
+    """Whether a statement asks for the newest rows of the send log or its seals, which come first in their keys.
+
+    Of the seals it may ask for the newest that an earlier one has settled, which is one of the last few. The table of
+    keys has a dozen rows.
+    """
+    newest = r"FROM (ledger\s+|checkpoints\s+|seals\s+(WHERE .+\s+)?)ORDER BY \w+\.\w+ DESC\s+LIMIT"
+    return bool(re.search(rf"{newest}|FROM keys\s", sql, re.DOTALL))
 
 
 def _scans_of_sqlite(conn: sa.Connection, sql: str, parameters: Any) -> Iterator[str]:
