@@ -16,13 +16,16 @@ from notifygate.ledger import rows
 from notifygate.ledger.database import LedgerConflict
 from notifygate.ledger.schema import contact_points, mailboxes, person_links, persons, suppressions
 
-_FIND_ALL = rows.Query(
-    sa.select(
-        contact_points.c.fingerprint,
-        contact_points.c.contact_point_id,
-        contact_points.c.mailbox_id,
-        contact_points.c.address.is_not(None),
-    ).where(rows.is_among(contact_points.c.fingerprint, rows.listed("prints")))
+_BY_PRINT = sa.select(
+    contact_points.c.fingerprint,
+    contact_points.c.contact_point_id,
+    contact_points.c.mailbox_id,
+    contact_points.c.address.is_not(None),
+).where(rows.is_among(contact_points.c.fingerprint, rows.listed("prints")))
+_FIND_ALL = rows.Query(_BY_PRINT)
+_FIND_AND_SHARE_ALL = rows.Query(
+    # In one order for all, so that nobody waits in a ring.
+    _BY_PRINT.order_by(contact_points.c.contact_point_id).with_for_update(read=True)
 )
 _POINT_IDS_OF = rows.Query(
     sa.select(contact_points.c.contact_point_id, mailboxes.c.person_id)
@@ -96,7 +99,8 @@ def take_in(
     While a person is marked as erased, no address of theirs is written, be it old or new.
     """
     wanted = set(points)
-    known = _find(conn, fingerprints, wanted)
+    # INVARIANT(nothing is typed beside an erasure): it waits for whoever has taken a contact point in, and they for it.
+    known = _find(conn, fingerprints, wanted, _FIND_AND_SHARE_ALL)
     missing = wanted - known.keys()
     bare = {point for point, found in known.items() if not found.has_address}
     if not missing and not bare:
@@ -120,7 +124,7 @@ def take_in(
         ]
         # Sorted, so that two transactions that create the same rows wait for each other in one direction only.
         rows.insert_new(conn, contact_points, sorted(new, key=lambda one: str(one["fingerprint"])))
-        known |= _find(conn, fingerprints, missing)
+        known |= _find(conn, fingerprints, missing, _FIND_AND_SHARE_ALL)
     for point in sorted(bare, key=lambda point: known[point].contact_point_id):
         if known[point].mailbox_id not in shut:
             _fill_in(conn, known[point].contact_point_id, point)
@@ -129,14 +133,17 @@ def take_in(
 
 
 def _find(
-    conn: sa.Connection, fingerprints: Fingerprints, points: Iterable[ContactPoint]
+    conn: sa.Connection,
+    fingerprints: Fingerprints,
+    points: Iterable[ContactPoint],
+    query: rows.Query = _FIND_ALL,
 ) -> dict[ContactPoint, _Found]:
     by_print = {_address_print(fingerprints, point): point for point in points}
     return {
         by_print[fingerprint]: _Found(
             contact_point_id=point_id, mailbox_id=mailbox_id, has_address=bool(has_address)
         )
-        for fingerprint, point_id, mailbox_id, has_address in _FIND_ALL(conn, prints=by_print)
+        for fingerprint, point_id, mailbox_id, has_address in query(conn, prints=by_print)
     }
 
 

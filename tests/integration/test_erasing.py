@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 from support.channel import ACCEPTED, FAILED, IN_DOUBT, ScriptedChannel, install
 from support.clock import SimulatedClock
 from support.fixtures import OpenGate
-from support.messages import delivered_purchase
+from support.messages import ANNA_EMAIL, delivered_purchase, order_update
 from support.tables import contents, plain_engine
 
 from notifygate import (
@@ -557,8 +559,6 @@ def test_two_processes_that_erase_while_workers_send_end_with_nothing_kept(
     open_gate: OpenGate, clock: SimulatedClock, ledger_url: str
 ) -> None:
     """Erasing takes locks in the order in which workers do: threads of both kinds get through."""
-    import threading
-
     gates = [open_gate() for _ in range(3)]
     for number in range(30):
         gates[0].submit(email(idempotency_key=f"olsen-{number}"))
@@ -612,3 +612,29 @@ def test_a_purchase_keeps_its_names(gate: Gateway, clock: SimulatedClock) -> Non
     gate.consent.grant("email:bo@example.dk", party="florist", purpose="review_request", source="form")
     decision = gate.check(email("review_request", to="email:bo@example.dk", purchase=purchase))
     assert "purchase_already_asked" in [str(reason) for reason in decision.reasons]
+
+
+@pytest.mark.parametrize("databases", ["postgresql"], indirect=True)
+def test_waits_for_a_message_that_is_being_submitted_and_takes_it_along(
+    gate: Gateway, clock: SimulatedClock, ledger_url: str
+) -> None:
+    """On SQLite nobody else writes meanwhile."""
+    gate.submit(order_update())
+    erased = threading.Event()
+
+    def erase() -> None:
+        gate.people.erase(ANNA_EMAIL)
+        erased.set()
+
+    erasing = threading.Thread(target=erase)
+    with plain_engine(ledger_url) as engine, engine.connect() as conn, conn.begin():
+        later = clock.now + timedelta(days=300)
+        message = order_update(text="Secret.", send_after=later, idempotency_key="anna-77")
+        gate.submit(message, connection=conn)
+        erasing.start()
+        assert not erased.wait(1)
+    erasing.join()
+
+    found = contents(ledger_url)["messages"]
+    assert [row["status"] for row in found] == ["cancelled", "cancelled"]
+    assert {row[name] for row in found for name in ("deliver_to", "text", "idempotency_key")} == {None}
