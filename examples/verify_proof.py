@@ -1,6 +1,6 @@
 """Check a proof that `notifygate log prove` or `notifygate log consistency` made, without notifygate.
 
-    python verify_proof.py proof.json --key 'shop.example/notifygate+03390d05+Aaji…'
+    python verify_proof.py proof.json --key 'shop.example/notifygate+03390d05+Aaji…' [--checkpoint KEPT.txt]
 
 The key must come from the one who runs the log, by another way than the proof did. It needs Python 3.11 and the package
 `cryptography`. Exit code 0 where the proof holds, 1 where it does not, 2 where it cannot be read.
@@ -99,6 +99,9 @@ def checked(note: str, key: str) -> tuple[str, int, bytes]:
 
 def check_rows(proof: dict[str, Any], key: str) -> None:
     origin, size, root = checked(proof["checkpoint"], key)
+    if not proof["rows"]:
+        raise DoesNotHold("it proves no record")
+    places = set()
     for row in proof["rows"]:
         head, _, note = row["proof"].partition("\n\n")
         form, index, *path = head.split("\n")
@@ -111,10 +114,18 @@ def check_rows(proof: dict[str, Any], key: str) -> None:
         if root_of_path(leaf, place, size, [base64.b64decode(step, validate=True) for step in path]) != root:
             raise DoesNotHold(f"the record said to be at {place} is not there, or not as it is told here")
         record = json.loads(row["record"])
+        if record["message_id"] != proof["about"]:
+            raise DoesNotHold(f"the record at {place} is not about {proof['about']}")
+        if place in places:
+            raise DoesNotHold(f"the record at {place} is told twice")
+        places.add(place)
         at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=record["at"])
         outcome = f" ({record['outcome']})" if record["outcome"] else ""
-        print(f"{place}: {record['kind']}{outcome} at {at.isoformat()}, about {record['message_id']}")
-    print(f"holds: {len(proof['rows'])} records are in {origin}, as it was with {size} records")
+        print(f"leaf {place} (row {record['position']}): {record['kind']}{outcome} at {at.isoformat()}")
+    print(
+        f"holds: these {len(places)} records about {proof['about']} are in {origin}, as it was with {size} records"
+    )
+    print("whether there are others about it, this does not show")
 
 
 def check_consistency(proof: dict[str, Any], key: str) -> None:
@@ -132,12 +143,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Check a proof made by notifygate.")
     parser.add_argument("proof", type=Path, help="the JSON file")
     parser.add_argument("--key", required=True, help="the key of the log, as 'notifygate log key' prints it")
+    parser.add_argument(
+        "--checkpoint", type=Path, help="a checkpoint that you have kept: the proof must be against this one"
+    )
     given = parser.parse_args()
     try:
         proof = json.loads(given.proof.read_text(encoding="utf-8"))
         if proof["format"] != "notifygate-proof/1":
             raise ValueError(f"unknown format {proof['format']!r}")
-        (check_consistency if "path" in proof else check_rows)(proof, given.key)
+        is_consistency = "path" in proof
+        if given.checkpoint is not None:
+            kept = given.checkpoint.read_text(encoding="utf-8")
+            if kept != proof["old_checkpoint" if is_consistency else "checkpoint"]:
+                raise DoesNotHold("it is against another checkpoint than the one that you have kept")
+        (check_consistency if is_consistency else check_rows)(proof, given.key)
     except DoesNotHold as error:
         print(f"does not hold: {error}", file=sys.stderr)
         return 1

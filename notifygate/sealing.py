@@ -9,31 +9,36 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
 import sqlalchemy as sa
 
+from notifygate import logs
 from notifygate.config import LogSettings
 from notifygate.errors import LedgerError, NotifygateError
 from notifygate.failpoints import FailPoint, reach
-from notifygate.ledger import seals
+from notifygate.ledger import journal, seals
 from notifygate.ledger.database import Ledger, LedgerConflict
+from notifygate.ledger.schema import to_micros
 from notifygate.notes import Checkpoint, NoteError, Signer, Verifier, new_private_key
 
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 2_000
+_MICROSECOND = timedelta(microseconds=1)
 _LOCK_NAME = "sealing.lock"
 _KEY_NAME = "log-key.pem"
 _SEE = "run 'notifygate log verify'"
 _INCOMPLETE = f"a part of the seals of the send log is missing: {_SEE}"
-_VERIFIER_NAME = "log-verifier.txt"
+_VERIFIERS_NAME = "log-verifiers.txt"
 
 
 class LogKeys:
@@ -47,7 +52,7 @@ class LogKeys:
         self._ledger = ledger
         self._settings = settings
         self._path = data_dir / _KEY_NAME
-        self._verifier_path = data_dir / _VERIFIER_NAME
+        self._verifiers_path = data_dir / _VERIFIERS_NAME
 
     @property
     def origin(self) -> str:
@@ -61,24 +66,19 @@ class LogKeys:
         Raises `NoteError` for a key that cannot be read.
         """
         if self._settings.key is not None:
-            return self._registered(self._settings.key.get_secret_value().encode())
+            return self._noted(Signer.from_pem(self.origin, self._settings.key.get_secret_value().encode()))
         try:
-            return self._registered(self._path.read_bytes())
+            return self._noted(Signer.from_pem(self.origin, self._path.read_bytes()))
         except (FileNotFoundError, NotADirectoryError):
-            if self.named_by_the_ledger():
-                return None
-            return self._registered(self._make())
+            return self._first()
         except OSError as error:
             raise NoteError(
                 f"{self._path} cannot be read: {error.strerror or type(error).__name__}"
             ) from error
 
     def public(self) -> tuple[Verifier, ...]:
-        """The keys that this machine knows without asking the ledger: its own, and the one that it noted."""
-        found = {}
-        with suppress(OSError, NoteError):
-            noted = Verifier.parse(self._verifier_path.read_text(encoding="utf-8"))
-            found[str(noted)] = noted
+        """The keys that this machine knows without asking the ledger: its own, and those that it ever signed with."""
+        found = {str(one): one for one in self._read_noted()}
         if (signer := self.signer) is not None:
             found[str(signer.verifier)] = signer.verifier
         return tuple(found.values())
@@ -88,7 +88,23 @@ class LogKeys:
         with self._ledger.read() as conn:
             return tuple(map(Verifier.parse, seals.verifiers(conn)))
 
-    def _make(self) -> bytes:
+    def _first(self) -> Signer | None:
+        """The first key of a ledger that has none. Of two machines that make one at once, one throws its own away."""
+        if self.named_by_the_ledger():
+            return None
+        pem, is_ours = self._make()
+        signer = Signer.from_pem(self.origin, pem)
+        verifier = str(signer.verifier)
+        # The file is there before the ledger names the key: a key that is named and lost could never be replaced.
+        if self._ledger.transact(lambda conn: seals.name_first_verifier(conn, verifier)) == verifier:
+            return self._noted(signer)
+        if is_ours:
+            with suppress(OSError):
+                self._path.unlink()
+        return None
+
+    def _make(self) -> tuple[bytes, bool]:
+        """A new private key, and whether it is this process that has made it."""
         pem = new_private_key()
         try:
             _make_folder(self._path.parent)
@@ -97,25 +113,82 @@ class LogKeys:
                 file.flush()
                 os.fsync(file.fileno())
         except FileExistsError:
-            return self._path.read_bytes()  # another process was quicker
+            return self._path.read_bytes(), False  # another process was quicker
         except OSError as error:
             told = error.strerror or type(error).__name__
             raise NoteError(
                 f"gateway.data_dir: no key to sign the log with can be kept in it ({told})"
             ) from error
-        return pem
+        return pem, True
 
-    def _registered(self, pem: bytes) -> Signer:
-        signer = Signer.from_pem(self.origin, pem)
+    def _noted(self, signer: Signer) -> Signer:
+        """Have the ledger name a key, and note it here, so that what it signed is known when there is another."""
         verifier = str(signer.verifier)
-        with suppress(OSError):
-            _make_folder(self._verifier_path.parent)
-            self._verifier_path.write_text(f"{verifier}\n", encoding="utf-8")
+        if verifier not in map(str, self._read_noted()):
+            with suppress(OSError):
+                _make_folder(self._verifiers_path.parent)
+                with self._verifiers_path.open("a", encoding="utf-8") as file:
+                    file.write(f"{verifier}\n")
         with self._ledger.read() as conn:
             is_known = verifier in seals.verifiers(conn)
         if not is_known:
             self._ledger.transact(lambda conn: seals.name_verifier(conn, verifier))
         return signer
+
+    def _read_noted(self) -> list[Verifier]:
+        try:
+            lines = self._verifiers_path.read_text(encoding="utf-8").splitlines()
+            return [Verifier.parse(line) for line in lines]
+        except (OSError, ValueError):  # not there, or not written by us
+            return []
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Signed:
+    """The newest checkpoint that this machine knows of."""
+
+    checkpoint: Checkpoint
+    at: datetime
+
+
+class SignedHere:
+    """A note in the data folder of the newest checkpoint that this machine has signed or seen.
+
+    So nobody who changes the ledger can have a history signed that is another than the one signed before: not even
+    by taking away the seals and the checkpoints with it.
+    """
+
+    def __init__(self, data_dir: Path, ledger_id: Callable[[], str]) -> None:
+        self._data_dir = data_dir
+        self._ledger_id = ledger_id
+
+    @property
+    def _path(self) -> Path:
+        return self._data_dir / f"log-signed-{self._ledger_id()[:12]}.json"
+
+    def read(self) -> _Signed | None:
+        """What was noted. Raises `NoteError` for a file that is not what was written."""
+        try:
+            found = json.loads(self._path.read_text(encoding="utf-8"))
+            return _Signed(
+                checkpoint=Checkpoint.parse(found["checkpoint"]), at=datetime.fromisoformat(found["at"])
+            )
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise NoteError(f"{self._path} cannot be read ({type(error).__name__})") from error
+
+    def write(self, checkpoint: Checkpoint, at: datetime) -> None:
+        """Note a checkpoint; a folder that cannot be written is no reason to stop."""
+        text = json.dumps({"checkpoint": checkpoint.note, "at": at.isoformat()})
+        with suppress(OSError):
+            _write_whole(self._path, text)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    written = path.with_name(f"{path.name}.{os.getpid()}.new")
+    written.write_text(text, encoding="utf-8")
+    written.replace(path)
 
 
 def _make_folder(path: Path) -> None:
@@ -141,6 +214,8 @@ class Sealer:
         self._data_dir = data_dir
         self._clock = clock
         self._keys: LogKeys | None = None
+        self.signed_here = SignedHere(data_dir, lambda: ledger.id)
+        self._has_told = False
 
     @property
     def keys(self) -> LogKeys:
@@ -160,6 +235,10 @@ class Sealer:
             self.work()
         except NotifygateError as error:
             logger.warning("log_not_sealed", extra={"error": str(error)})
+        except Exception as error:  # noqa: BLE001  # what was sent is sent, whatever this is
+            logger.warning(
+                "log_not_sealed", extra={"error": f"{type(error).__name__} at {logs.where(error)}"}
+            )
 
     def seal(self, *, patiently: bool = False) -> int:
         """Give all rows that are committed their places; return how many.
@@ -207,7 +286,7 @@ class Sealer:
                     return 0
                 return self._write(conn, seals.unsealed(conn, _AT_ONCE))
         # Read and hashed before: nobody else can write meanwhile.
-        with self._ledger.read() as conn:
+        with self._ledger.read() as conn, seals.reading_anything(conn):
             size, found = seals.size(conn), seals.unsealed(conn, _AT_ONCE)
         if not found.rows:
             return 0
@@ -232,16 +311,19 @@ class Sealer:
             newest, size = seals.newest_checkpoint(conn), seals.size(conn)
         if newest is not None:
             of_size, note, made_at = newest
-            age = self._clock() - made_at
-            if of_size == size or timedelta(0) <= age < unless_newer_than:
+            age = to_micros(self._clock()) - made_at
+            if of_size == size or 0 <= age < unless_newer_than / _MICROSECOND:
                 return Checkpoint.parse(note)
         if not size:
             return None
         signer = self.keys.signer
         if signer is None:
+            self._tell_that_it_cannot_sign()
             return Checkpoint.parse(newest[1]) if newest else None
-        with self._ledger.read() as conn:
+        with self._ledger.read(at_one_moment=True) as conn:
             made = self._signed(conn, signer, newest[1] if newest else None)
+        # Noted before it is kept: what was signed once must never be signed otherwise.
+        self.signed_here.write(made, self._clock())
         with suppress(LedgerConflict), self._ledger.begin() as conn:  # another process may have been quicker
             seals.add_checkpoint(conn, made.size, made.note, self._clock())
             reach(FailPoint.CHECKPOINT_WRITTEN)
@@ -250,12 +332,14 @@ class Sealer:
 
     def _signed(self, conn: sa.Connection, signer: Signer, last: str | None) -> Checkpoint:
         size, tree = seals.size(conn), seals.tree(conn)
+        signed = [] if last is None else [Checkpoint.parse(last)]
+        here = self.signed_here.read()
+        if here is not None and not journal.was_restored_since(conn, here.at):
+            signed.append(here.checkpoint)
         try:
-            if last is not None:
-                before = Checkpoint.parse(last)
-                # INVARIANT(one history): what was signed before is the beginning of what is signed now.
-                if before.size > size or tree.root(before.size) != before.root:
-                    raise LedgerError(f"the seals of the send log are not those that were signed: {_SEE}")
+            # INVARIANT(one history): what was signed before is the beginning of what is signed now.
+            if any(one.size > size or tree.root(one.size) != one.root for one in signed):
+                raise LedgerError(f"the seals of the send log are not those that were signed: {_SEE}")
             root = tree.root(size)
         except KeyError:
             raise LedgerError(_INCOMPLETE) from None
@@ -267,9 +351,14 @@ class Sealer:
         if path is None:
             return
         try:
-            written = path.with_name(f"{path.name}.{os.getpid()}.new")
-            written.write_text(made.note, encoding="utf-8")
-            written.replace(path)
+            _write_whole(path, made.note)
         except OSError as error:
             told = error.strerror or type(error).__name__
             logger.warning("checkpoint_not_copied", extra={"error": f"log.checkpoint_file: {told}"})
+
+    def _tell_that_it_cannot_sign(self) -> None:
+        if not self._has_told:
+            self._has_told = True
+            logger.warning(
+                "log_not_signed_here", extra={"error": "the key is not on this machine: set log.key_file"}
+            )

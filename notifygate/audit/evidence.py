@@ -46,6 +46,7 @@ class Proofs:
             origin=self._runtime.sealer.keys.origin,
             trusted=known,
             outside=checkpoints,
+            seen_here=self._seen_here(),
             keys_are_the_ledgers_own=are_the_ledgers_own,
             on_progress=on_progress,
         )
@@ -94,6 +95,14 @@ class Proofs:
         newer = self.checkpoint() if new is None else self._known(new)
         with self._runtime.ledger.read(at_one_moment=True) as conn:
             return proofs.consistency(conn, self._known(old), newer, self._key_of(newer))
+
+    def _seen_here(self) -> Checkpoint | None:
+        """What this machine signed last, unless the ledger was restored from a backup since."""
+        seen = self._runtime.sealer.signed_here.read()
+        if seen is None:
+            return None
+        with self._runtime.ledger.read() as conn:
+            return None if journal.was_restored_since(conn, seen.at) else seen.checkpoint
 
     def _known(self, checkpoint: Checkpoint) -> Checkpoint:
         checkpoint.check(self.verifiers())

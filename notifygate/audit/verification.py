@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -17,9 +17,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from notifygate.ledger import journal, seals
+from notifygate.audit import originals
+from notifygate.ledger import consents, journal, seals
 from notifygate.ledger.database import Ledger
-from notifygate.ledger.schema import from_micros
 from notifygate.ledger.seals import Seal, SealedRow
 from notifygate.merkle import Frontier, fold
 from notifygate.notes import Checkpoint, NoteError, Verifier
@@ -27,8 +27,8 @@ from notifygate.notes import Checkpoint, NoteError, Verifier
 _LEAVES_AT_ONCE = 20_000
 _SEALS_AT_ONCE = 200
 _SHOWN = 100
-_FOLLOWED = 100_000  # rows that do not fit: where they come from is no longer of interest
-_SEALED_LATE = timedelta(hours=1)
+_FOLLOWED = 100  # of more rows that do not fit nobody asks where they come from
+_SEALED_LATE_MICROS = timedelta(hours=1) // timedelta(microseconds=1)
 _TILE = 1 << seals.TILE_LEVEL
 
 
@@ -39,11 +39,15 @@ class Fault(StrEnum):
     MISSING = "missing"
     INSERTED = "inserted"
     REORDERED = "reordered"
+    SEALED_TWICE = "sealed_twice"
     TRUNCATED = "truncated"
     SEAL_ALTERED = "seal_altered"
     CHECKPOINT_FORGED = "checkpoint_forged"
     CHECKPOINT_DIFFERS = "checkpoint_differs"
     CHECKPOINT_FOREIGN = "checkpoint_foreign"
+    CHECKPOINT_UNTRUSTED = "checkpoint_untrusted"
+    CONSENT_ALTERED = "consent_altered"
+    POLICY_ALTERED = "policy_altered"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,17 +64,42 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RemovalTold:
+    """What the log says was removed from it: when, by whom, how many rows of which part.
+
+    It is believed because the log says so: whether it was one of yours is for you to say.
+    """
+
+    position: int
+    at: datetime
+    actor: str
+    part: str
+    rows: int
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "position": self.position,
+            "at": self.at.isoformat(),
+            "actor": self.actor,
+            "part": self.part,
+            "rows": self.rows,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """What was found. `problems` are in the order of the log, the first hundred of `problem_count`.
 
-    `size` is the number of leaves, `removed` how many of their rows were removed by retention, as the log itself says,
-    and `unsealed` how many rows wait for their seal. `sealed_late` counts rows that were sealed more than an hour
-    after the instant that they bear. `checkpoints` were compared, of which `outside` were brought from elsewhere.
+    `size` is the number of leaves, `removed` how many of their rows were removed by retention, as the log itself says
+    in `removals`, and `unsealed` how many rows wait for their seal. `sealed_late` counts rows that were sealed more
+    than an hour after the instant that they bear. `checkpoints` were compared, of which `outside` were brought from
+    elsewhere.
     """
 
     size: int
     root: bytes
     removed: int
+    removals: tuple[RemovalTold, ...]
     unsealed: int
     sealed_late: int
     checkpoints: int
@@ -91,6 +120,7 @@ class Verification:
             "size": self.size,
             "root": self.root.hex(),
             "removed": self.removed,
+            "removals": [one.to_json() for one in self.removals],
             "unsealed": self.unsealed,
             "sealed_late": self.sealed_late,
             "checkpoints": self.checkpoints,
@@ -109,22 +139,25 @@ def verify(
     origin: str,
     trusted: Sequence[Verifier],
     outside: Sequence[Checkpoint] = (),
+    seen_here: Checkpoint | None = None,
     keys_are_the_ledgers_own: bool = False,
     on_progress: Callable[[int, int], object] = lambda done, of: None,
 ) -> Verification:
     """Verify the whole send log. Memory does not grow with it, but for a few bytes a checkpoint.
 
-    `trusted` are the keys that checkpoints must be signed by, `outside` those that were kept elsewhere.
+    `trusted` are the keys that checkpoints must be signed by, `outside` those that were kept elsewhere, and `seen_here`
+    is the newest that this machine has signed.
     `on_progress` is called with the number of leaves verified, and of all. Raises `LedgerError`.
     """
-    with ledger.read(at_one_moment=True) as conn:
+    with ledger.read(at_one_moment=True) as conn, seals.reading_anything(conn):
         check = _Check(conn, origin, trusted, on_progress)
-        check.take(outside)
+        check.take(outside, seen_here)
         check.run()
     return Verification(
         size=check.tree.size,
         root=check.tree.root(),
         removed=check.removed,
+        removals=tuple(check.removals),
         unsealed=check.unsealed,
         sealed_late=check.sealed_late,
         checkpoints=check.checkpoints,
@@ -134,6 +167,30 @@ def verify(
         keys_are_the_ledgers_own=keys_are_the_ledgers_own,
         problems=tuple(sorted(check.problems, key=_place)[:_SHOWN]),
         problem_count=check.problem_count,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Misfit:
+    """A row that is not as it was sealed; without its form, where there are so many that nobody follows them."""
+
+    leaf: int
+    position: int
+    sealed: bytes
+    row: SealedRow | None
+
+    def belongs_at(self, other: _Misfit) -> bool:
+        """Whether this row is what was sealed at another place."""
+        return self.row is not None and self is not other and self.row.hash_at(other.position) == other.sealed
+
+
+def _told(row: journal.Row) -> RemovalTold:
+    return RemovalTold(
+        position=row.position or 0,
+        at=row.at,
+        actor=str(row.body.get("actor")),
+        part=str(row.body.get("partition")),
+        rows=int(row.body.get("rows", 0)),
     )
 
 
@@ -163,17 +220,26 @@ class _Check:
     """The leaves whose rows were removed, as the log says."""
     strays: set[int] = field(default_factory=set)
     """Positions of rows that no seal so far has; a later one may."""
-    found_elsewhere: dict[bytes, tuple[int, int]] = field(default_factory=dict)
-    """Of rows that do not fit their leaf: what their hash is, and where it was found."""
-    wanted: dict[bytes, tuple[int, int]] = field(default_factory=dict)
-    """Of the same leaves: what the hash should be."""
+    misfits: list[_Misfit] = field(default_factory=list)
     tile: list[bytes] = field(default_factory=list)
     good_up_to: int = 0
+    removals: list[RemovalTold] = field(default_factory=list)
+    named: list[Verifier] = field(default_factory=list)
+    """The keys that the ledger says have signed it."""
+    next_leaf: int = 0
+    is_whole: bool = True
+    """Whether the leaves so far are all there are, so that the tree over them can be compared."""
+    settled: int = 0
+    highest: int = 0
+    consents: int = 0
 
-    def take(self, outside: Sequence[Checkpoint]) -> None:
-        """Note what checkpoints say: those brought from elsewhere, and those of the ledger."""
+    def take(self, outside: Sequence[Checkpoint], seen_here: Checkpoint | None) -> None:
+        """Note what checkpoints say: those brought from elsewhere, the last of this machine, and the ledger's."""
+        self.named = list(map(Verifier.parse, seals.verifiers(self.conn)))
         for number, checkpoint in enumerate(outside, 1):
             self._note(checkpoint, f"checkpoint {number} of those given, of {checkpoint.size:,} rows")
+        if seen_here is not None:
+            self._note(seen_here, f"the checkpoint that this machine signed last, of {seen_here.size:,} rows")
         for size, note, _ in seals.all_checkpoints(self.conn):
             called = f"the ledger's checkpoint of {size:,} rows"
             try:
@@ -187,19 +253,28 @@ class _Check:
 
     def _note(self, checkpoint: Checkpoint, called: str) -> None:
         self.checkpoints += 1
-        if checkpoint.origin != self.origin:
-            self._report(
-                Fault.CHECKPOINT_FOREIGN,
-                f"{called} is of another log: {checkpoint.origin}",
-                leaf=checkpoint.size,
-            )
+        # The log may have been called otherwise when it was signed: by a name that a trusted key goes by.
+        if checkpoint.origin not in {self.origin, *(key.name for key in self.trusted)}:
+            told = f"{called} is of another log: {checkpoint.origin}"
+            self._report(Fault.CHECKPOINT_FOREIGN, told, leaf=checkpoint.size)
             return
         try:
             checkpoint.check(self.trusted)
         except NoteError as error:
-            self._report(Fault.CHECKPOINT_FORGED, f"{called}: {error}", leaf=checkpoint.size)
+            fault, told = Fault.CHECKPOINT_FORGED, str(error)
+            if self._is_by_another_key(checkpoint):
+                fault = Fault.CHECKPOINT_UNTRUSTED
+                told = "it is signed by a key that the ledger names and that is not trusted here: give it with --key"
+            self._report(fault, f"{called}: {told}", leaf=checkpoint.size)
         else:
             self.roots[checkpoint.size].append((checkpoint.root, called))
+
+    def _is_by_another_key(self, checkpoint: Checkpoint) -> bool:
+        try:
+            checkpoint.check(self.named)
+        except NoteError:
+            return False
+        return True
 
     def run(self) -> None:
         self._find_what_was_removed()
@@ -212,6 +287,7 @@ class _Check:
         self._look_at_the_rest(last_position)
         self._tell_of_moves()
         self._look_for_a_cut()
+        self._look_at_originals()
 
     def _find_what_was_removed(self) -> None:
         """The leaves that rows about removals name. Such a row counts where it is a leaf itself, or is to be one."""
@@ -222,6 +298,7 @@ class _Check:
             [found] = seals.rows_at(self.conn, [row.position])
             if row.position > settled if sealed is None else found.hash == sealed[1]:
                 self.gone += [(int(first), int(last)) for first, last in row.body.get("leaves", ())]
+                self.removals.append(_told(row))
         self.gone.sort()
 
     def _is_gone(self, leaf: int) -> bool:
@@ -251,6 +328,7 @@ class _Check:
                     at_once = 1  # find the one that is not whole
                     continue
                 broken = int(error.args[0][1])
+                self.is_whole = False
                 self._report(
                     Fault.SEAL_ALTERED, f"the seal that begins at leaf {broken:,} is not whole", leaf=broken
                 )
@@ -268,33 +346,47 @@ class _Check:
         rows = {row.position: row for row in seals.rows_between(self.conn, last_position + 1, highest)}
         late = [position for position in positions if position <= last_position]
         rows |= {row.position: row for row in seals.rows_at(self.conn, late)}
+        self._look_for_a_second_place(batch, set(late))
+        self._compare_consents(rows.values())
         self.strays.difference_update(late)
         for seal in batch:
             self._check_order(seal)
-            sealed_at = seal.sealed_at
             for index, position in enumerate(seal.positions):
-                leaf = seal.first_leaf + index
-                self._verify_leaf(leaf, position, seal.hash_of(index), rows.pop(position, None), sealed_at)
+                leaf, row = seal.first_leaf + index, rows.pop(position, None)
+                self._verify_leaf(leaf, position, seal.hash_of(index), row, seal.sealed_at)
         self.strays.update(rows)
         return max(highest, last_position)
 
+    def _look_for_a_second_place(self, batch: Sequence[Seal], late: set[int]) -> None:
+        """Report rows that have a place already. Only those that come after later ones can."""
+        for seal in batch if late else ():
+            for leaf, position in enumerate(seal.positions, seal.first_leaf):
+                if position not in late:
+                    continue
+                other = seals.leaf_of(self.conn, position)
+                if other is not None and other[0] < leaf:
+                    told = f"row {position:,} has a place already, at leaf {other[0]:,}"
+                    self._report(Fault.SEALED_TWICE, told, leaf=leaf, position=position)
+
     def _check_order(self, seal: Seal) -> None:
-        expected = self.tree.size
+        expected, self.next_leaf = self.next_leaf, seal.end
         if seal.first_leaf > expected:
-            self._report(
-                Fault.MISSING,
-                f"the seal of the rows at leaves {expected:,} to {seal.first_leaf - 1:,} is missing",
-                leaf=expected,
-            )
+            if self.is_whole:
+                told = f"the seal of the rows at leaves {expected:,} to {seal.first_leaf - 1:,} is missing"
+                self._report(Fault.MISSING, told, leaf=expected)
+            self.is_whole = False
         elif seal.first_leaf < expected:
-            self._report(
-                Fault.SEAL_ALTERED,
-                f"the seal that begins at leaf {seal.first_leaf:,} gives leaves that another has given",
-                leaf=seal.first_leaf,
-            )
+            told = f"the seal that begins at leaf {seal.first_leaf:,} gives leaves that another has given"
+            self._report(Fault.SEAL_ALTERED, told, leaf=seal.first_leaf)
+            self.is_whole = False
+        self.highest = max(self.highest, *seal.positions)
+        if not self.settled <= seal.settled <= self.highest:
+            told = f"the seal that begins at leaf {seal.first_leaf:,} calls rows settled that cannot be"
+            self._report(Fault.SEAL_ALTERED, told, leaf=seal.first_leaf)
+        self.settled = max(self.settled, min(seal.settled, self.highest))
 
     def _verify_leaf(
-        self, leaf: int, position: int, sealed: bytes, row: SealedRow | None, sealed_at: datetime
+        self, leaf: int, position: int, sealed: bytes, row: SealedRow | None, sealed_at: int
     ) -> None:
         if row is None:
             if self._is_gone(leaf):
@@ -302,20 +394,21 @@ class _Check:
             else:
                 self._report(Fault.MISSING, f"row {position:,} is missing", leaf=leaf, position=position)
         else:
-            if row.hash != sealed and len(self.wanted) < _FOLLOWED:
-                self.found_elsewhere[row.hash] = (leaf, position)
-                self.wanted[sealed] = (leaf, position)
-            self.sealed_late += sealed_at - from_micros(row.at) > _SEALED_LATE
+            if row.hash != sealed:
+                followed = row if len(self.misfits) < _FOLLOWED else None
+                self.misfits.append(_Misfit(leaf, position, sealed, followed))
+            self.sealed_late += sealed_at - row.at > _SEALED_LATE_MICROS
         self._append(sealed)
 
     def _append(self, sealed: bytes) -> None:
         self.tree.append(sealed)
         self.tile.append(sealed)
         if len(self.tile) == _TILE:
-            self._verify_nodes(seals.TILE_LEVEL, self.tree.size // _TILE - 1, fold(self.tile))
+            if self.is_whole:
+                self._verify_nodes(seals.TILE_LEVEL, self.tree.size // _TILE - 1, fold(self.tile))
             self.tile.clear()
         size = self.tree.size
-        if (said := self.roots.get(size)) is not None:
+        if self.is_whole and (said := self.roots.get(size)) is not None:
             self._compare(size, said)
 
     def _compare(self, size: int, said: Sequence[tuple[bytes, str]]) -> None:
@@ -344,7 +437,7 @@ class _Check:
     def _verify_nodes_above(self) -> None:
         """Compare the kept roots of each level with those of the level below."""
         level = 2 * seals.TILE_LEVEL
-        while self.tree.size >> level:
+        while self.is_whole and self.tree.size >> level:
             for number in range(self.tree.size >> level):
                 below = seals.nodes(self.conn, level - seals.TILE_LEVEL, number * _TILE, _TILE)
                 if len(below) == _TILE:
@@ -353,7 +446,7 @@ class _Check:
 
     def _look_at_the_rest(self, last_position: int) -> None:
         """Rows that no seal has: the newest are to be sealed yet, all others were put in."""
-        settled = seals.settled_up_to(self.conn)
+        settled = min(seals.settled_up_to(self.conn), self.highest)
         for position in sorted(self.strays):
             if position <= settled:
                 self._report(
@@ -366,27 +459,36 @@ class _Check:
 
     def _tell_of_moves(self) -> None:
         """Of rows that do not fit: whether they were changed, or stand in another's place."""
-        for found, (leaf, position) in self.found_elsewhere.items():
-            other = self.wanted.get(found)
-            if other is None:
-                self._report(Fault.ALTERED, f"row {position:,} was altered", leaf=leaf, position=position)
-            else:
-                self._report(
-                    Fault.REORDERED,
-                    f"row {position:,} holds what belongs in row {other[1]:,}",
-                    leaf=leaf,
-                    position=position,
-                )
+        followed = [one for one in self.misfits if one.row is not None]
+        for misfit in self.misfits:
+            told, fault = f"row {misfit.position:,} was altered", Fault.ALTERED
+            if (other := next((one for one in followed if misfit.belongs_at(one)), None)) is not None:
+                told = f"row {misfit.position:,} holds what belongs in row {other.position:,}"
+                fault = Fault.REORDERED
+            self._report(fault, told, leaf=misfit.leaf, position=misfit.position)
+
+    def _compare_consents(self, rows: Collection[SealedRow]) -> None:
+        logged = list(originals.consent_rows(row.data for row in rows))
+        self.consents += len(logged)
+        for event_id, wrong in originals.altered_events(self.conn, logged):
+            self._report(Fault.CONSENT_ALTERED, f"consent event {event_id} {wrong}")
+
+    def _look_at_originals(self) -> None:
+        """Policies, and consent events that the log does not know: where rows of it are gone, it need not."""
+        for policy_hash in originals.altered_policies(self.conn):
+            told = f"the text of policy {policy_hash} is not the one that it is the hash of"
+            self._report(Fault.POLICY_ALTERED, told)
+        if self.removed or self.consents + self.unsealed >= consents.count(self.conn):
+            return
+        for event_id in originals.unlogged_events(self.conn):
+            self._report(Fault.CONSENT_ALTERED, f"consent event {event_id} is not in the log: it was put in")
 
     def _look_for_a_cut(self) -> None:
-        size = self.tree.size
+        size = self.next_leaf
         for beyond in sorted(one for one in self.roots if one > size):
             for _, called in self.roots[beyond]:
-                self._report(
-                    Fault.TRUNCATED,
-                    f"{called} is of more rows than there are: those from leaf {size:,} on were cut off",
-                    leaf=size,
-                )
+                told = f"{called} is of more rows than there are: those from leaf {size:,} on were cut off"
+                self._report(Fault.TRUNCATED, told, leaf=size)
 
     def _report(
         self, fault: Fault, told: str, *, leaf: int | None = None, position: int | None = None

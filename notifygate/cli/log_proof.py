@@ -163,6 +163,11 @@ def _show(found: Verification) -> None:
             ("root", found.root.hex()),
         ]
     )
+    for told in found.removals[-_SHOWN:]:
+        when = output.instant(told.at)
+        output.say(
+            f"removed: {told.rows:,} rows of {told.part}, on {when}, by {told.actor} (row {told.position:,})"
+        )
     for problem in found.problems[:_SHOWN]:
         where = "" if problem.leaf is None else f"leaf {problem.leaf:,}: "
         output.say(f"{problem.fault.value}: {where}{problem.told}")

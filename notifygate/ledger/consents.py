@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -11,13 +11,19 @@ import sqlalchemy as sa
 
 from notifygate.consent import ConsentRecord, State
 from notifygate.ledger import rows
-from notifygate.ledger.schema import consent_events
+from notifygate.ledger.schema import FREE_TEXTS, Instant, consent_events
 
 _RECORD_NAMES = [field.name for field in fields(ConsentRecord)]
 _RECORDS_OF = rows.Query(
     sa.select(*(consent_events.c[name] for name in _RECORD_NAMES)).where(
         rows.is_among(consent_events.c.contact_point_id, rows.listed("points"))
     )
+)
+
+_FACTS = tuple(
+    sa.type_coerce(column, sa.BigInteger).label(column.name) if isinstance(column.type, Instant) else column
+    for column in consent_events.columns
+    if column.name not in FREE_TEXTS
 )
 
 
@@ -58,3 +64,19 @@ def get_all(conn: sa.Connection, event_ids: Collection[str]) -> dict[str, dict[s
     query = sa.select(consent_events).where(rows.is_among(consent_events.c.event_id, event_ids))
     found = conn.execute(query.order_by(consent_events.c.recorded_at, consent_events.c.event_id))
     return {row.event_id: dict(row._mapping) for row in found}
+
+
+def facts_of(conn: sa.Connection, event_ids: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Some consent events by their ids, without free texts; instants in microseconds since 1970, as they are kept."""
+    query = sa.select(*_FACTS).where(rows.is_among(consent_events.c.event_id, event_ids))
+    return {row.event_id: dict(row._mapping) for row in conn.execute(query)}
+
+
+def every_id(conn: sa.Connection) -> Iterator[str]:
+    """The ids of all consent events."""
+    yield from conn.execute(sa.select(consent_events.c.event_id)).scalars()
+
+
+def count(conn: sa.Connection) -> int:
+    """How many consent events there are."""
+    return int(conn.execute(sa.select(sa.func.count()).select_from(consent_events)).scalar_one())

@@ -145,13 +145,16 @@ class Ledger:
     def read(self, *, at_one_moment: bool = False) -> Iterator[sa.Connection]:
         """A transaction that only reads, and keeps no writer waiting.
 
-        Where it reads `at_one_moment`, nothing that is committed meanwhile is seen; on SQLite it is so anyway.
+        Where it reads `at_one_moment`, nothing that is committed meanwhile is seen; on SQLite it is so anyway. No month
+        of the send log is dropped until it has ended.
         """
         with translated_errors(), self.engine.connect() as plain:
             conn = plain.execution_options(**{_READ_ONLY: True})
             with conn.begin():
                 if at_one_moment and self.dialect == "postgresql":
                     conn.exec_driver_sql("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                    # First of all: a month that is dropped is gone for what began to look before, too.
+                    conn.exec_driver_sql("LOCK TABLE ledger IN ACCESS SHARE MODE")
                 yield conn
 
     def version(self) -> str | None:

@@ -212,6 +212,12 @@ def policies_seen(conn: sa.Connection, hashes: Sequence[str]) -> dict[str, tuple
     return {row.hash: (row.text, row.first_seen_at) for row in conn.execute(query)}
 
 
+def every_policy(conn: sa.Connection) -> Iterator[tuple[str, str]]:
+    """The hash and the text of every policy that has decided anything."""
+    for row in conn.execute(sa.select(policies.c.hash, policies.c.text)):
+        yield row.hash, row.text
+
+
 def _newest(conn: sa.Connection, conditions: Sequence[sa.ColumnElement[bool]], limit: int) -> Sequence[Any]:
     query = sa.select(ledger).where(*conditions).order_by(ledger.c.position.desc()).limit(limit)
     return conn.execute(query).all()

@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from typing import Any
 
 import orjson
@@ -18,7 +20,7 @@ import sqlalchemy as sa
 
 from notifygate.ledger import rows
 from notifygate.ledger.canonical import COLUMNS, canonical
-from notifygate.ledger.schema import checkpoints, keys, ledger, seals, tree_nodes
+from notifygate.ledger.schema import Instant, checkpoints, keys, ledger, seals, tree_nodes
 from notifygate.merkle import HASH_BYTES, Tree, fold, leaf_hash
 
 TILE_LEVEL = 8
@@ -27,14 +29,28 @@ TILE_LEVEL = 8
 _TILE = 1 << TILE_LEVEL
 _LOCK = 7_239_501_122  # any fixed number: the PostgreSQL advisory lock of whoever seals
 _VERIFIER = "log_verifier_"
+_FIRST_VERIFIER = f"{_VERIFIER}0"
 _LIKELY = 4
-_ROW = (
-    ledger.c.position,
-    *(
-        sa.type_coerce(ledger.c[name], sa.BigInteger if name == "at" else sa.Text).label(name)
-        for name in COLUMNS
-    ),
+_ROW = tuple(
+    sa.type_coerce(ledger.c[name], sa.BigInteger if name in ("at", "position") else sa.Text).label(name)
+    for name in COLUMNS
 )
+
+
+def _raw(table: sa.Table) -> sa.Select[Any]:
+    """All columns of a table, instants as the numbers that they are kept as: what is odd must not stop the reading."""
+    return sa.select(
+        *(
+            sa.type_coerce(column, sa.BigInteger).label(column.name)
+            if isinstance(column.type, Instant)
+            else column
+            for column in table.columns
+        )
+    )
+
+
+_SEALS = _raw(seals)
+_CHECKPOINTS = _raw(checkpoints)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +60,9 @@ class Seal:
     first_leaf: int
     positions: tuple[int, ...]
     hashes: bytes
-    sealed_at: datetime
+    settled: int
+    sealed_at: int
+    """In microseconds since 1970, as the database has it."""
 
     @property
     def end(self) -> int:
@@ -53,6 +71,24 @@ class Seal:
 
     def hash_of(self, index: int) -> bytes:
         return self.hashes[HASH_BYTES * index : HASH_BYTES * (index + 1)]
+
+
+@contextmanager
+def reading_anything(conn: sa.Connection) -> Iterator[None]:
+    """On SQLite, let a text be read that is no UTF-8: it must not keep the rows beside it from being read."""
+    driver: Any = conn.connection.driver_connection
+    if conn.dialect.name != "sqlite":
+        yield
+        return
+    driver.text_factory = _decoded
+    try:
+        yield
+    finally:
+        driver.text_factory = str
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode("utf-8", "surrogateescape")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +102,11 @@ class SealedRow:
     @property
     def hash(self) -> bytes:
         return leaf_hash(self.data)
+
+    def hash_at(self, position: int) -> bytes:
+        """The hash that the row would have at another position."""
+        head, _, tail = self.data.rpartition(b'"position":%d,' % self.position)
+        return leaf_hash(head + b'"position":%d,' % position + tail)
 
 
 def take_turn(conn: sa.Connection, *, patiently: bool) -> bool:
@@ -98,7 +139,7 @@ class Unsealed:
 def unsealed(conn: sa.Connection, limit: int) -> Unsealed:
     """The first rows that have no place yet, at most so many."""
     floor = settled_up_to(conn)
-    known = {position for seal in above(conn, floor) for position in seal.positions}
+    known = _positions_above(conn, floor)
     xmin, xmax = _snapshot(conn)
     complete = _complete_up_to(conn, xmin, xmax)
     query = sa.select(ledger.c.position).where(ledger.c.position > floor).order_by(ledger.c.position)
@@ -119,7 +160,7 @@ def unsealed(conn: sa.Connection, limit: int) -> Unsealed:
 def count_unsealed(conn: sa.Connection, at_most: int) -> int:
     """How many rows have no place yet, counted no further than to so many."""
     floor = settled_up_to(conn)
-    known = sum(position > floor for seal in above(conn, floor) for position in seal.positions)
+    known = sum(position > floor for position in _positions_above(conn, floor))
     there = sa.select(ledger.c.position).where(ledger.c.position > floor).limit(at_most + known).subquery()
     found = conn.execute(sa.select(sa.func.count()).select_from(there)).scalar_one()
     return int(found) - known
@@ -243,20 +284,21 @@ def _leaf_hashes(conn: sa.Connection, first: int, count: int) -> Iterator[bytes]
 def _overlapping(conn: sa.Connection, first: int, end: int) -> Iterator[Seal]:
     """The seals that hold some of the leaves, in order. Raises `KeyError` for one that is not whole."""
     begins = sa.select(sa.func.max(seals.c.first_leaf)).where(seals.c.first_leaf <= first).scalar_subquery()
-    query = sa.select(seals).where(seals.c.first_leaf >= begins, seals.c.first_leaf < end)
+    query = _SEALS.where(seals.c.first_leaf >= begins, seals.c.first_leaf < end)
     for row in conn.execute(query.order_by(seals.c.first_leaf)):
         yield _seal(row)
 
 
 def after(conn: sa.Connection, leaf: int, limit: int) -> list[Seal]:
     """At most so many seals that begin at a leaf or later, in order. Raises `KeyError` for one that is not whole."""
-    query = sa.select(seals).where(seals.c.first_leaf >= leaf).order_by(seals.c.first_leaf).limit(limit)
+    query = _SEALS.where(seals.c.first_leaf >= leaf).order_by(seals.c.first_leaf).limit(limit)
     return [_seal(row) for row in conn.execute(query)]
 
 
-def above(conn: sa.Connection, position: int) -> list[Seal]:
-    """The seals that hold a row at a later position, in any order: few, where the position is one of the last."""
-    return [_seal(row) for row in conn.execute(sa.select(seals).where(seals.c.highest_position > position))]
+def _positions_above(conn: sa.Connection, position: int) -> set[int]:
+    """The positions in all seals that hold a later one: few, where it is one of the last."""
+    query = sa.select(seals.c.first_leaf, seals.c.positions).where(seals.c.highest_position > position)
+    return {one for first_leaf, text in conn.execute(query) for one in _positions(text, first_leaf)}
 
 
 def leaf_of(conn: sa.Connection, position: int) -> tuple[int, bytes] | None:
@@ -272,7 +314,7 @@ def _from(conn: sa.Connection, position: int) -> Iterator[Seal]:
     """The seals that may hold a position, the likeliest first; only a row that was committed late is in another."""
     after = position - 1
     while True:
-        query = sa.select(seals).where(seals.c.highest_position > after).order_by(seals.c.highest_position)
+        query = _SEALS.where(seals.c.highest_position > after).order_by(seals.c.highest_position)
         found = conn.execute(query.limit(_LIKELY)).all()
         for row in found:
             if row.lowest_position <= position:
@@ -288,9 +330,7 @@ def leaves_of(conn: sa.Connection, runs: Sequence[tuple[int, int]]) -> list[tupl
         return []
     starts = [first for first, _ in runs]
     found: list[tuple[int, int]] = []
-    query = sa.select(seals).where(
-        seals.c.highest_position >= runs[0][0], seals.c.lowest_position <= runs[-1][1]
-    )
+    query = _SEALS.where(seals.c.highest_position >= runs[0][0], seals.c.lowest_position <= runs[-1][1])
     for row in conn.execute(query.order_by(seals.c.first_leaf)):
         seal = _seal(row)
         for leaf, position in enumerate(seal.positions, seal.first_leaf):
@@ -332,16 +372,16 @@ def add_checkpoint(conn: sa.Connection, of_size: int, note: str, now: datetime) 
     conn.execute(sa.insert(checkpoints).values(size=of_size, note=note, made_at=now))
 
 
-def newest_checkpoint(conn: sa.Connection) -> tuple[int, str, datetime] | None:
-    """The size, the note and the time of the last checkpoint."""
-    query = sa.select(checkpoints).order_by(checkpoints.c.size.desc()).limit(1)
+def newest_checkpoint(conn: sa.Connection) -> tuple[int, str, int] | None:
+    """The size and the note of the last checkpoint, and when it was made, in microseconds since 1970."""
+    query = _CHECKPOINTS.order_by(checkpoints.c.size.desc()).limit(1)
     row = conn.execute(query).one_or_none()
     return (int(row.size), row.note, row.made_at) if row else None
 
 
-def all_checkpoints(conn: sa.Connection, *, after_size: int = -1) -> Iterator[tuple[int, str, datetime]]:
-    """Checkpoints in order, with their sizes, as the table has them, and when they were made."""
-    query = sa.select(checkpoints).where(checkpoints.c.size > after_size).order_by(checkpoints.c.size)
+def all_checkpoints(conn: sa.Connection, *, after_size: int = -1) -> Iterator[tuple[int, str, int]]:
+    """Checkpoints in order, as the table has them: size, note, and when they were made in microseconds since 1970."""
+    query = _CHECKPOINTS.where(checkpoints.c.size > after_size).order_by(checkpoints.c.size)
     for row in conn.execute(query):
         yield int(row.size), row.note, row.made_at
 
@@ -352,6 +392,12 @@ def verifiers(conn: sa.Connection) -> list[str]:
     return list(conn.execute(query).scalars())
 
 
+def name_first_verifier(conn: sa.Connection, verifier: str) -> str:
+    """Note the first public key that signs this ledger; return the one that was noted, ours or another's."""
+    rows.insert_new(conn, keys, [{"name": _FIRST_VERIFIER, "value": verifier}])
+    return str(conn.execute(sa.select(keys.c.value).where(keys.c.name == _FIRST_VERIFIER)).scalar_one())
+
+
 def name_verifier(conn: sa.Connection, verifier: str) -> None:
     """Note that a public key signs checkpoints of this ledger."""
     digest = hashlib.sha256(verifier.encode()).hexdigest()
@@ -360,20 +406,31 @@ def name_verifier(conn: sa.Connection, verifier: str) -> None:
 
 def _seal(row: Any) -> Seal:
     """Read a seal. One whose parts do not fit together, which is never written so, is a `KeyError`."""
-    try:
-        positions = orjson.loads(row.positions)
-    except ValueError:
-        positions = []
-    is_whole = isinstance(positions, list) and all(isinstance(one, int) for one in positions)
-    if not is_whole or not 0 < len(positions) == row.leaves == len(row.hashes) / HASH_BYTES:
+    positions = _positions(row.positions, row.first_leaf)
+    is_whole = 0 < len(positions) == row.leaves == len(row.hashes) / HASH_BYTES
+    if not is_whole or (min(positions), max(positions)) != (row.lowest_position, row.highest_position):
         raise KeyError((0, row.first_leaf))
     return Seal(
         first_leaf=int(row.first_leaf),
         positions=tuple(positions),
         hashes=bytes(row.hashes),
-        sealed_at=row.sealed_at,
+        settled=int(row.settled),
+        sealed_at=int(row.sealed_at),
     )
 
 
+def _positions(text: Any, first_leaf: int) -> list[int]:
+    """Whole numbers, each greater than the one before. Raises `KeyError`."""
+    try:
+        found = orjson.loads(text)
+        is_list = isinstance(found, list) and all(type(one) is int for one in found)
+    except (ValueError, TypeError):
+        is_list = False
+    if not is_list or any(one >= other for one, other in pairwise(found)):
+        raise KeyError((0, first_leaf))
+    return list(found)
+
+
 def _sealed_row(row: sa.RowMapping) -> SealedRow:
-    return SealedRow(position=int(row["position"]), at=int(row["at"]), data=canonical(row))
+    at = row["at"]
+    return SealedRow(position=int(row["position"]), at=at if isinstance(at, int) else 0, data=canonical(row))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +24,13 @@ bodies = st.dictionaries(texts, values, max_size=5)
 
 
 def row(body: Any, **columns: Any) -> dict[str, Any]:
-    return dict.fromkeys(COLUMNS) | {"at": 1_780_000_000_000_000, "kind": "decision", **columns, "body": body}
+    return dict.fromkeys(COLUMNS) | {
+        "position": 7,
+        "at": 1_780_000_000_000_000,
+        "kind": "decision",
+        **columns,
+        "body": body,
+    }
 
 
 @given(body=bodies, merchant=st.none() | texts)
@@ -37,10 +44,21 @@ def test_does_not_depend_on_how_the_database_keeps_the_body() -> None:
     assert canonical(row('{"b": [1, 2],\n "a": "x"}')) == canonical(row('{"a":"x","b":[1,2]}'))
 
 
-def test_has_every_column_but_the_position() -> None:
+def test_has_every_column() -> None:
     written = json.loads(canonical(row("{}")))
 
-    assert sorted(written) == sorted(column.name for column in ledger.columns if column.name != "position")
+    assert sorted(written) == sorted(column.name for column in ledger.columns)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [{"body": "{"}, {"body": None}, {"at": "abc"}, {"at": None}, {"reason": b"\xff"}, {"reason": "\udcff"}],
+)
+def test_an_odd_row_has_a_form_of_its_own(odd: dict[str, Any]) -> None:
+    written = canonical(row("{}") | odd)
+
+    assert written.startswith(b"odd row: ")
+    assert written != canonical(row("{}") | odd | {"kind": "attempt"})
 
 
 def test_a_number_that_the_scheme_does_not_know_is_written_out() -> None:

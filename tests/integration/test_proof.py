@@ -28,6 +28,7 @@ from notifygate.cli import main
 from notifygate.failpoints import FailPoint, armed
 from notifygate.ledger import partitions, seals
 from notifygate.notes import Checkpoint, NoteError, Signer, new_private_key
+from notifygate.sealing import LogKeys
 
 ON_POSTGRESQL = pytest.mark.parametrize("databases", ["postgresql"], indirect=True)
 ON_SQLITE = pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
@@ -276,7 +277,7 @@ class TestTampering:
         assert found.signed_up_to == first
 
     def test_by_cutting_off_the_end_is_seen_against_a_checkpoint_kept_elsewhere(
-        self, used: Gateway, ledger_url: str
+        self, used: Gateway, ledger_url: str, tmp_path: Path
     ) -> None:
         kept = used.proofs.checkpoint()
         with intruder(ledger_url) as conn:
@@ -291,8 +292,15 @@ class TestTampering:
             ):
                 conn.execute(sa.text(statement), {"lowest": lowest, "last": last})
 
+        for note in (tmp_path / ".notifygate").glob("log-signed-*.json"):
+            note.rename(note.with_suffix(".away"))
         assert used.proofs.verify().is_intact  # nothing that is left tells of it
         found = used.proofs.verify(checkpoints=[kept])
+        assert [(problem.fault.value, problem.leaf) for problem in found.problems] == [("truncated", last)]
+
+        for note in (tmp_path / ".notifygate").glob("log-signed-*.away"):
+            note.rename(note.with_suffix(".json"))
+        found = used.proofs.verify()  # this machine has noted what it signed last
         assert [(problem.fault.value, problem.leaf) for problem in found.problems] == [("truncated", last)]
 
     def test_by_a_checkpoint_with_a_key_of_ones_own_is_seen(self, used: Gateway, ledger_url: str) -> None:
@@ -343,6 +351,110 @@ class TestTampering:
 
         found = gate.proofs.verify()
         assert [(problem.fault.value, problem.leaf) for problem in found.problems] == [("seal_altered", 256)]
+
+    def test_by_exchanging_rows_in_log_and_seals_alike_is_seen(self, used: Gateway, ledger_url: str) -> None:
+        """The order in which rows are shown is part of each."""
+        tamper(
+            ledger_url,
+            "UPDATE ledger SET position = 1002 WHERE position = 2",
+            "UPDATE ledger SET position = 2 WHERE position = 3",
+            "UPDATE ledger SET position = 3 WHERE position = 1002",
+        )
+
+        assert faults(used.proofs.verify()) == [("reordered", 2), ("reordered", 3)]
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE ledger SET body = 'x' WHERE position = 5",
+            "UPDATE ledger SET at = 9000000000000000000 WHERE position = 5",
+            "UPDATE ledger SET reason = {blob} WHERE position = 5",
+            "UPDATE ledger SET body = {blob} WHERE position = 5",
+            "UPDATE ledger SET reason = CAST({blob} AS TEXT) WHERE position = 5",
+        ],
+    )
+    def test_with_a_value_that_no_row_has_is_named(
+        self, used: Gateway, ledger_url: str, statement: str
+    ) -> None:
+        blob = "x'ff00'" if ledger_url.startswith("sqlite") else "'odd'"
+        tamper(ledger_url, statement.format(blob=blob))
+
+        assert faults(used.proofs.verify()) == [("altered", 5)]
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE seals SET settled = 4000000000000000000 WHERE first_leaf = 0",
+            "UPDATE seals SET highest_position = 0 WHERE first_leaf = 0",
+            "UPDATE seals SET lowest_position = 0 WHERE first_leaf = 0",
+        ],
+    )
+    def test_with_what_a_seal_notes_is_seen(self, used: Gateway, ledger_url: str, statement: str) -> None:
+        tamper(ledger_url, statement)
+
+        assert Fault.SEAL_ALTERED in {problem.fault for problem in used.proofs.verify().problems}
+
+    @pytest.mark.parametrize("table", ["seals", "checkpoints"])
+    def test_with_an_instant_that_never_was_stops_nothing(
+        self, used: Gateway, ledger_url: str, table: str
+    ) -> None:
+        column = "sealed_at" if table == "seals" else "made_at"
+        tamper(ledger_url, f"UPDATE {table} SET {column} = 9000000000000000000")
+
+        assert used.proofs.verify().is_intact  # it proves nothing, and is not part of what is proved
+        used.submit(order_update(text="One more."))
+        assert used.proofs.checkpoint().size == used.proofs.verify().size
+
+    def test_a_row_that_is_none_does_not_stop_the_sealing(self, used: Gateway, ledger_url: str) -> None:
+        tamper(ledger_url, "INSERT INTO ledger (kind, at, body) VALUES ('decision', 1, '{')")
+        used.submit(order_update(text="One more."))
+        used.proofs.checkpoint()
+
+        found = used.proofs.verify()
+        assert (found.unsealed, found.size) == (0, len(positions(ledger_url)))
+
+    def test_by_writing_a_history_anew_is_never_signed(self, used: Gateway, ledger_url: str) -> None:
+        with intruder(ledger_url) as conn:
+            for table in ("seals", "checkpoints", "tree_nodes"):
+                conn.execute(sa.text(f"DELETE FROM {table}"))
+            conn.execute(sa.text("UPDATE ledger SET outcome = 'allow' WHERE position = 2"))
+
+        with pytest.raises(LedgerError, match="not those that were signed"):
+            used.proofs.checkpoint()
+        assert Fault.CHECKPOINT_DIFFERS in {problem.fault for problem in used.proofs.verify().problems}
+
+    @pytest.mark.parametrize(
+        ("statement", "told"),
+        [
+            ("UPDATE consent_events SET state = 'granted'", "says something else than the log: state"),
+            ("UPDATE consent_events SET recorded_at = recorded_at - 1", "recorded_at"),
+            ("UPDATE consent_events SET expires_at = 5", "expires_at"),
+            ("DELETE FROM consent_events", "is missing"),
+        ],
+    )
+    def test_with_a_consent_event_is_named(
+        self, used: Gateway, ledger_url: str, statement: str, told: str
+    ) -> None:
+        tamper(ledger_url, statement)
+
+        [problem] = used.proofs.verify().problems
+        assert problem.fault is Fault.CONSENT_ALTERED
+        assert told in problem.told
+
+    def test_by_putting_a_consent_event_in_is_named(self, used: Gateway, ledger_url: str) -> None:
+        with intruder(ledger_url) as conn:
+            columns = [column["name"] for column in sa.inspect(conn).get_columns("consent_events")]
+            forged = {"event_id": "'evt_forged'", "state": "'granted'"}
+            chosen = ", ".join(forged.get(name, name) for name in columns)
+            conn.execute(sa.text(f"INSERT INTO consent_events SELECT {chosen} FROM consent_events"))
+
+        [problem] = used.proofs.verify().problems
+        assert problem.told == "consent event evt_forged is not in the log: it was put in"
+
+    def test_with_the_text_of_a_policy_is_named(self, used: Gateway, ledger_url: str) -> None:
+        tamper(ledger_url, "UPDATE policies SET text = replace(text, '2', '9')")
+
+        assert {problem.fault for problem in used.proofs.verify().problems} == {Fault.POLICY_ALTERED}
 
     def test_with_very_many_rows_is_counted_and_the_first_are_named(
         self, gate: Gateway, ledger_url: str
@@ -395,6 +507,88 @@ class TestVerifying:
         assert after.signed_up_to == before.signed_up_to
         with pytest.raises(LedgerError, match=r"log\.key_file"):
             elsewhere.proofs.checkpoint()
+
+    def test_goes_by_all_keys_that_this_machine_ever_signed_with(
+        self, used: Gateway, open_gate: OpenGate, tmp_path: Path
+    ) -> None:
+        kept = used.proofs.checkpoint()
+        (tmp_path / "new.pem").write_bytes(new_private_key())
+        changed = open_gate(log={"key_file": str(tmp_path / "new.pem"), "origin": "shop.example/log"})
+        changed.submit(order_update(text="Signed with another key, under another name."))
+
+        new = changed.proofs.checkpoint()
+        assert new.origin == "shop.example/log"
+        found = changed.proofs.verify(checkpoints=[kept])
+        assert found.is_intact, found.problems
+        assert changed.proofs.consistency(kept).new == new
+
+    def test_says_of_a_key_that_only_the_ledger_names_that_it_is_not_trusted(
+        self, used: Gateway, open_gate: OpenGate, tmp_path: Path
+    ) -> None:
+        (tmp_path / "new.pem").write_bytes(new_private_key())
+        elsewhere = open_gate(
+            log={"key_file": str(tmp_path / "new.pem")}, gateway={"data_dir": str(tmp_path / "elsewhere")}
+        )
+
+        assert {problem.fault for problem in elsewhere.proofs.verify().problems} == {
+            Fault.CHECKPOINT_UNTRUSTED
+        }
+        assert elsewhere.proofs.verify(keys=used.proofs.verifiers()).is_intact
+
+    def test_of_two_machines_that_make_a_key_at_once_one_throws_its_own_away(
+        self, gate: Gateway, open_gate: OpenGate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        elsewhere = open_gate(gateway={"data_dir": str(tmp_path / "elsewhere")})
+        gate.submit(order_update())
+        make = LogKeys._make
+
+        def make_slowly(keys: LogKeys) -> tuple[bytes, bool]:
+            made = make(keys)
+            monkeypatch.setattr(LogKeys, "_make", make)
+            assert gate.proofs.checkpoint().size == 1
+            return made
+
+        monkeypatch.setattr(LogKeys, "_make", make_slowly)
+        elsewhere._runtime.sealer.work()
+
+        assert elsewhere._runtime.sealer.keys.signer is None
+        assert not (tmp_path / "elsewhere" / "log-key.pem").exists()
+        assert gate.proofs.verify().is_intact
+        assert elsewhere.proofs.verify().is_intact
+
+    @ON_POSTGRESQL
+    def test_waits_for_no_month_that_is_dropped_meanwhile(
+        self, gate: Gateway, open_gate: OpenGate, clock: SimulatedClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        partitions.make_ahead(gate._runtime.ledger, clock.now)
+        gate.submit(order_update(text="Of a month that goes."))
+        clock.advance(days=70)
+        gate.submit(order_update(text="Of one that stays."))
+        gate.proofs.checkpoint()
+        other = open_gate()._runtime.ledger
+        dropping = threading.Thread(
+            target=partitions.drop_before,
+            args=(other, partitions.month_of(clock.now), clock.now),
+            kwargs={"actor": "tester"},
+        )
+        checkpoints = seals.all_checkpoints
+
+        def meanwhile(conn: sa.Connection) -> Iterator[tuple[int, str, int]]:
+            dropping.start()
+            dropping.join(1)
+            yield from checkpoints(conn)
+
+        monkeypatch.setattr(seals, "all_checkpoints", meanwhile)
+        found = gate.proofs.verify()
+        monkeypatch.undo()
+        dropping.join()
+
+        assert found.is_intact, found.problems
+        after = gate.proofs.verify()
+        assert after.is_intact
+        assert after.removed == 1
+        assert sum(told.rows for told in after.removals) == 1
+        assert {told.actor for told in after.removals} == {"tester"}
 
     def test_an_empty_log_is_intact(self, gate: Gateway) -> None:
         assert gate.proofs.verify().is_intact
@@ -520,7 +714,7 @@ class TestProving:
 
         found = self.check(str(path), "--key", key)
         assert (found.returncode, found.stderr) == (0, "")
-        assert [line.split(" ")[1] for line in found.stdout.splitlines()[:3]] == [
+        assert [line.split(" ")[4] for line in found.stdout.splitlines()[:3]] == [
             "submitted",
             "decision",
             "attempt",
@@ -536,11 +730,14 @@ class TestProving:
             ),
             lambda proof: proof["rows"][1].update(proof=proof["rows"][0]["proof"]),
             lambda proof: proof.update(checkpoint=proof["checkpoint"].replace("\n19\n", "\n20\n")),
+            lambda proof: proof.update(rows=[]),
+            lambda proof: proof.update(about="msg_another"),
+            lambda proof: proof["rows"].append(proof["rows"][0]),
             lambda proof: proof["rows"][0].update(
                 proof=proof["rows"][0]["proof"].replace("\nindex ", "\nindex 1")
             ),
         ],
-        ids=["record", "path", "checkpoint", "place"],
+        ids=["record", "path", "checkpoint", "no rows", "message", "twice", "place"],
     )
     @ON_SQLITE
     def test_a_forged_one_does_not_hold(
