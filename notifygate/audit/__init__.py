@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from notifygate.address import Channel, ContactPoint
-from notifygate.audit.export import Exported, Format, Progress, write_export
+from notifygate.audit.export import Exported, Format, write_export
 from notifygate.audit.policies import PolicyText
-from notifygate.audit.simulate import Progress as ReplayProgress
+from notifygate.audit.progress import Progress
 from notifygate.audit.simulate import WhatIf, simulate
 from notifygate.audit.story import Story, read_story
 from notifygate.config import Config
@@ -132,7 +132,7 @@ class Log:
         default the file's name tells. However long the log is, a few thousand rows are in memory at a time. Neither
         file is there before it is whole, and none is overwritten without `force`. The manifest holds a checkpoint made
         afterwards, that all rows can be proved against; null where this machine has no key to sign with, and no other
-        has signed. `progress` is called with how much is done, how much there is, and how many rows were written.
+        has signed. `progress` is called with how many positions of the log are done, and how many there are.
 
         Rows that are added meanwhile are left out, and so may be a row whose transaction was not over at the beginning.
         Raises `InvalidMessage` for a condition that makes no sense, `ExportError`, and `LedgerError`, also where the
@@ -171,7 +171,7 @@ class Log:
         *,
         since: datetime,
         until: datetime | None = None,
-        progress: ReplayProgress | None = None,
+        progress: Progress | None = None,
     ) -> WhatIf:
         """What would have become of the messages of a period under the policy of another config.
 

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO, Protocol
 
 import orjson
 
+from notifygate.audit.progress import Progress
 from notifygate.errors import NotifygateError
 from notifygate.ledger import journal
 from notifygate.ledger.database import Ledger
@@ -33,9 +34,6 @@ FORMAT = "notifygate-log-export/1"
 
 MANIFEST = ".manifest.json"
 """What the name of the manifest ends with, after the name of the file."""
-
-Progress = Callable[[int, int, int], None]
-"""Told how many positions are done, how many there are, and how many rows were written."""
 
 _READ_AT_ONCE = 1 << 20
 _COLUMNS = {
@@ -317,7 +315,7 @@ def _copy(
         for row in rows:
             tally.add(row.position or 0, row.kind.value)
         if progress is not None:
-            progress(done, total, tally.rows)
+            progress(done, total)
     writer.close()
 
 

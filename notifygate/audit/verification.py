@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -18,6 +18,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from notifygate.audit import originals
+from notifygate.audit.progress import Progress
 from notifygate.ledger import consents, journal, seals
 from notifygate.ledger.database import Ledger
 from notifygate.ledger.seals import Seal, SealedRow
@@ -141,16 +142,16 @@ def verify(
     outside: Sequence[Checkpoint] = (),
     seen_here: Checkpoint | None = None,
     keys_are_the_ledgers_own: bool = False,
-    on_progress: Callable[[int, int], object] = lambda done, of: None,
+    progress: Progress = lambda done, of: None,
 ) -> Verification:
     """Verify the whole send log. Memory does not grow with it, but for a few bytes a checkpoint.
 
     `trusted` are the keys that checkpoints must be signed by, `outside` those that were kept elsewhere, and `seen_here`
     is the newest that this machine has signed.
-    `on_progress` is called with the number of leaves verified, and of all. Raises `LedgerError`.
+    `progress` is called with the number of leaves verified, and of all. Raises `LedgerError`.
     """
     with ledger.read(at_one_moment=True) as conn, seals.reading_anything(conn):
-        check = _Check(conn, origin, trusted, on_progress)
+        check = _Check(conn, origin, trusted, progress)
         check.take(outside, seen_here)
         check.run()
     return Verification(
@@ -205,7 +206,7 @@ class _Check:
     conn: sa.Connection
     origin: str
     trusted: Sequence[Verifier]
-    on_progress: Callable[[int, int], object]
+    progress: Progress
     tree: Frontier = field(default_factory=Frontier)
     removed: int = 0
     unsealed: int = 0
@@ -282,7 +283,7 @@ class _Check:
         last_position = -(2**63)
         for batch in self._batches():
             last_position = self._verify(batch, last_position)
-            self.on_progress(self.tree.size, total)
+            self.progress(self.tree.size, total)
         self._verify_nodes_above()
         self._look_at_the_rest(last_position)
         self._tell_of_moves()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from notifygate.cli import output
-from notifygate.cli.evidence import is_kept_unaltered, written
+from notifygate.cli.attachments import is_kept_unaltered, written
 from notifygate.cli.options import ConfigPath, Json, opened
 
 app = typer.Typer(help="Check the files that consent rests on.", no_args_is_help=True)

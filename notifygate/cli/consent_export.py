@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from notifygate.cli import files, output
-from notifygate.cli.options import ConfigPath, instant, opened
+from notifygate.cli.options import ConfigPath, moment, opened
 
 if TYPE_CHECKING:
     from notifygate.gateway.consent_exports import Exported
@@ -65,9 +65,10 @@ def export(
         typer.Option(
             "--since",
             metavar="INSTANT",
-            parser=instant,
+            parser=moment,
             show_default=False,
-            help="Only what was recorded from then on: an addition to an earlier export, and not the whole.",
+            help="Only what was recorded from then on, such as 30d for 30 days ago: an addition to an earlier export, "
+            "and not the whole.",
         ),
     ] = None,
     form: Annotated[

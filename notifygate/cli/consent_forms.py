@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from notifygate.cli.evidence import Attachment, EvidenceFolder
+from notifygate.cli.attachments import Attachment, EvidenceFolder
 from notifygate.cli.forms import Wrong
 from notifygate.cli.output import CommandError
 from notifygate.cli.records import Unreadable, shown_name

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifygate.cli import output
+from notifygate.cli.attachments import EvidenceFolder
 from notifygate.cli.consent_forms import Form, Row, pairs, read_mapping
-from notifygate.cli.evidence import EvidenceFolder
 from notifygate.cli.forms import Wrong
 from notifygate.cli.options import ConfigPath, Json, opened, user_name
 from notifygate.cli.output import Column

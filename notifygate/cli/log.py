@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json as jsons
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from enum import StrEnum
 from itertools import islice
@@ -434,7 +433,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Write the log to a file, oldest rows first, with a manifest beside it. It holds no address and no text."""
-    with opened(config) as gate, _progress() as progress:
+    with opened(config) as gate, output.progress("exporting") as progress:
         done = gate.log.export(
             to,
             format=form.value if form else None,
@@ -483,22 +482,3 @@ def check_export(
             output.say(f"no: {problem}")
     if not found.is_whole:
         raise typer.Exit(1)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int, int], None] | None]:
-    """A bar on stderr where that is a terminal."""
-    console = output.console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bar:
-        task = bar.add_task("", total=None)
-
-        def show(done: int, total: int, rows: int) -> None:
-            bar.update(task, completed=done, total=total, description=f"{rows} rows")
-
-        yield show

@@ -65,8 +65,8 @@ def verify(
     """
     checkpoints = [_read_checkpoint(path, "--checkpoint") for path in checkpoint or ()]
     keys = [_read_key(one) for one in key or ()]
-    with opened(config) as gate, output.progress("verifying") as advance:
-        found = gate.proofs.verify(checkpoints=checkpoints, keys=keys, on_progress=advance)
+    with opened(config) as gate, output.progress("verifying") as progress:
+        found = gate.proofs.verify(checkpoints=checkpoints, keys=keys, progress=progress)
     if json:
         output.json_line(found.to_json())
     else:

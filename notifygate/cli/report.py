@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifygate.cli import files, output
-from notifygate.cli.options import ConfigPath, Json, instant, opened
+from notifygate.cli.options import ConfigPath, Json, moment, opened
 from notifygate.cli.output import Column
 
 if TYPE_CHECKING:
@@ -40,9 +40,10 @@ def report(
         typer.Option(
             "--since",
             metavar="INSTANT",
-            parser=instant,
+            parser=moment,
             show_default=False,
-            help="From this instant on, such as 2026-05-01T00:00:00+02:00; by default 30 days before the end.",
+            help="From this instant on, such as 2026-05-01T00:00:00+02:00, or 60d for 60 days ago; by default 30 days "
+            "before the end.",
         ),
     ] = None,
     until: Annotated[
@@ -50,9 +51,9 @@ def report(
         typer.Option(
             "--until",
             metavar="INSTANT",
-            parser=instant,
+            parser=moment,
             show_default=False,
-            help="Before this instant; by default now.",
+            help="Before this instant, in the same forms; by default now.",
         ),
     ] = None,
     month: Annotated[

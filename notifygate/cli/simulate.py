@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifygate.cli import output
-from notifygate.cli.options import ConfigPath, Json, instant, opened
+from notifygate.cli.options import ConfigPath, Json, Since, Until, opened
 from notifygate.cli.output import Column
 
 if TYPE_CHECKING:
@@ -27,22 +25,6 @@ _EFFECTS = ("before", "after", "more", "fewer", "moved")
 _UNNAMED = {"": "(no rule)"}
 
 
-def moment(text: str) -> datetime:
-    """Read an instant such as `2026-05-01T12:00:00+02:00`, or how long ago it was, such as `30d`."""
-    from notifygate.config.values import span
-
-    try:
-        ago = span(text)
-    except ValueError:
-        try:
-            return instant(text)
-        except typer.BadParameter as error:
-            raise typer.BadParameter(
-                "write how long ago it was, as 30d, 12h or 45m, or an instant, as 2026-05-01T12:00:00+02:00"
-            ) from error
-    return datetime.now(UTC) - ago
-
-
 def simulate(
     new: Annotated[
         Path | None,
@@ -52,26 +34,8 @@ def simulate(
             help="The changed config. Left out, it is that of --config, whose ledger must then be the one in use.",
         ),
     ] = None,
-    since: Annotated[
-        datetime | None,
-        typer.Option(
-            "--since",
-            metavar="WHEN",
-            parser=moment,
-            show_default=False,
-            help="Where the period begins: how long ago, such as 30d, or an instant.",
-        ),
-    ] = None,
-    until: Annotated[
-        datetime | None,
-        typer.Option(
-            "--until",
-            metavar="WHEN",
-            parser=moment,
-            show_default=False,
-            help="Where it ends; by default now.",
-        ),
-    ] = None,
+    since: Since = None,
+    until: Until = None,
     listed: Annotated[
         bool, typer.Option("--list", help="List the messages that would be treated differently.")
     ] = False,
@@ -96,7 +60,7 @@ def simulate(
     from notifygate import config as configs
 
     changed = configs.load(new) if new is not None else None
-    with opened(config) as gate, _progress() as progress:
+    with opened(config) as gate, output.progress("replaying") as progress:
         found = gate.log.simulate(changed, since=since, until=until, progress=progress)
     if json:
         output.json_line(found.to_json())
@@ -205,18 +169,3 @@ def _standing(standing: Standing) -> str:
         return f"sent {output.instant(standing.sent_at)}"
     reasons = ", ".join(reason for _, reason in standing.because)
     return f"{standing.status}: {reasons}" if reasons else standing.status
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on stderr where that is a terminal."""
-    console = output.console(stderr=True)
-    if not console.is_terminal:
-        yield None
-        return
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("replaying"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as progress:
-        task = progress.add_task("")
-        yield lambda done, total: progress.update(task, completed=done, total=total)

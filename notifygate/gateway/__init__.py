@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from notifygate import config, intake
 from notifygate.audit import Log, report
-from notifygate.audit.evidence import Proofs
+from notifygate.audit.proving import Proofs
 from notifygate.audit.report import Report
 from notifygate.decision import Decision
 from notifygate.errors import (

@@ -110,8 +110,8 @@ def test_nothing_is_written_and_nothing_is_sent(logged: Path, run: Run) -> None:
     ("arguments", "problem"),
     [
         ([], "--since 30d"),
-        (["--since", "yesterday"], "write how long ago it was, as 30d, 12h or 45m"),
-        (["--since", "2026-05-01T12:00:00"], "write how long ago it was, as 30d, 12h or 45m"),
+        (["--since", "yesterday"], "or as 30d for 30 days ago"),
+        (["--since", "2026-05-01T12:00:00"], "or as 30d for 30 days ago"),
         (["--since", "1d", "--until", "2d"], "since: must lie before 'until'"),
         (["--since", "9d", "--until", "8d"], "no message was logged from"),
         (["missing.toml", "--since", "1d"], "missing.toml"),

@@ -12,9 +12,9 @@ is now denied uses up no cap, and what is now sent counts against what comes aft
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 
+from notifygate.audit.progress import Progress
 from notifygate.audit.simulate.past import load
 from notifygate.audit.simulate.replay import Observe, Replay
 from notifygate.audit.simulate.result import ASSUMPTIONS, Change, Effect, Standing, Tally, WhatIf, compare
@@ -25,9 +25,6 @@ from notifygate.ledger.database import Ledger
 from notifygate.message import check_aware
 
 __all__ = ["ASSUMPTIONS", "Change", "Effect", "Standing", "Tally", "WhatIf", "simulate"]
-
-Progress = Callable[[int, int], None]
-"""Called with the rows of the log that were gone through so far, and how many that will be; each is read twice."""
 
 
 def simulate(
@@ -41,7 +38,8 @@ def simulate(
 ) -> WhatIf:
     """Replay the requests logged from `since` to before `until` under the policy of a config.
 
-    Raises `InvalidMessage` for a period that is none, and `NotFound` where the log holds no row of it.
+    `progress` is called with the rows of the log that were gone through so far, and how many that will be: each is read
+    twice. Raises `InvalidMessage` for a period that is none, and `NotFound` where the log holds no row of it.
     """
     begins, ends = check_aware("since", since), check_aware("until", until)
     if begins is None or ends is None:

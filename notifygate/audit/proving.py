@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from notifygate.audit import proofs, verification
+from notifygate.audit.progress import Progress
 from notifygate.audit.proofs import Consistency, Proof
 from notifygate.audit.verification import Verification
 from notifygate.errors import LedgerError, NotFound
@@ -31,12 +32,12 @@ class Proofs:
         *,
         checkpoints: Sequence[Checkpoint] = (),
         keys: Sequence[Verifier] = (),
-        on_progress: Callable[[int, int], object] = lambda done, of: None,
+        progress: Progress = lambda done, of: None,
     ) -> Verification:
         """Recompute the whole log, and compare it with the ledger's checkpoints and with those kept elsewhere.
 
         Only against `checkpoints` that were kept elsewhere can it be seen that the end was cut off. `keys` are those to
-        trust, and default to those of this machine. `on_progress` is called with the rows verified so far, and of all.
+        trust, and default to those of this machine. `progress` is called with the rows verified so far, and of all.
 
         Raises `LedgerError` where the ledger cannot be read; what is wrong in it is in the result.
         """
@@ -48,7 +49,7 @@ class Proofs:
             outside=checkpoints,
             seen_here=self._seen_here(),
             keys_are_the_ledgers_own=are_the_ledgers_own,
-            on_progress=on_progress,
+            progress=progress,
         )
 
     def checkpoint(self) -> Checkpoint:
