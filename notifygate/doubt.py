@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from notifygate.channels import Inquiry
 from notifygate.delivery import LEASE_RAN_OUT, LOOKED_UP_AFTER, Delivery
 from notifygate.failpoints import FailPoint, reach
-from notifygate.ledger import journal, messages, purchases
+from notifygate.ledger import journal, messages, people, purchases
 from notifygate.ledger.database import Ledger
 from notifygate.ledger.messages import Attempt, Doubt
 from notifygate.message import Result, Status
@@ -135,16 +135,18 @@ class Doubts:
         )
         if not sent:
             purchases.release_asks(conn, [doubt.attempt_id])
-        messages.set_status(conn, [_status_after(doubt, resolution, now)])
+        known = people.point(conn, doubt.contact_point_id)
+        is_erased = known is None or known.address is None
+        messages.set_status(conn, [_status_after(doubt, resolution, now, is_erased=is_erased)])
         evidence = self._ledger.fingerprints.of("evidence", resolution.evidence)
         journal.append(conn, [_entry(doubt, resolution, result, evidence, now)])
 
 
-def _status_after(doubt: Doubt, resolution: Resolution, now: datetime) -> dict[str, Any]:
+def _status_after(doubt: Doubt, resolution: Resolution, now: datetime, *, is_erased: bool) -> dict[str, Any]:
     row: dict[str, Any] = {
         "message_id": doubt.message_id,
         "status": Status.SENT.value,
-        "reason": resolution.evidence,
+        "reason": None if is_erased else resolution.evidence,  # nothing is typed about an erased person
         "due_at": now,
         "sweep_at": now,
         "attempts": doubt.attempts,

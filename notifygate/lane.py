@@ -6,6 +6,7 @@ free while a campaign keeps all of them, and each is kept for a whole job.
 
 from __future__ import annotations
 
+import logging
 import threading
 
 import dramatiq
@@ -43,8 +44,15 @@ class ServiceLane:
         )
 
     def start(self) -> None:
-        if self._worker is not None:
+        if self._worker is None:
+            return
+        # Each worker listens to the broker by a middleware of the same type, and the broker warns of the second.
+        log = self._worker.broker.logger
+        log.addFilter(_is_no_such_warning)
+        try:
             self._worker.start()
+        finally:
+            log.removeFilter(_is_no_such_warning)
 
     def begin_to_stop(self) -> None:
         """Let the threads end after what they have in hand, while the first worker's do the same."""
@@ -56,3 +64,7 @@ class ServiceLane:
         """Wait until the threads have ended."""
         if self._stopping is not None:
             self._stopping.join()
+
+
+def _is_no_such_warning(record: logging.LogRecord) -> bool:
+    return "middleware of the same type twice" not in record.getMessage()

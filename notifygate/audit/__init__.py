@@ -64,8 +64,7 @@ class Log:
         Raises `InvalidMessage`, naming the condition that makes no sense.
         """
         conditions: dict[str, Any] = {
-            "since": check_aware("since", since),
-            "until": check_aware("until", until),
+            **_period(since, until),
             "kind": _kind(kind),
             "message_id": message_id,
             "merchant": merchant,
@@ -143,8 +142,7 @@ class Log:
             Path(to),
             form=format,
             conditions={
-                "since": check_aware("since", since),
-                "until": check_aware("until", until),
+                **_period(since, until),
                 "kind": _kind(kind),
                 "merchant": merchant,
                 "purpose": purpose,
@@ -250,6 +248,13 @@ class Log:
                 "policy", f"{policy!r} begins the hashes of several policies; give more of it"
             )
         return found[0] if found else policy
+
+
+def _period(since: datetime | None, until: datetime | None) -> dict[str, datetime | None]:
+    begins, ends = check_aware("since", since), check_aware("until", until)
+    if begins is not None and ends is not None and begins >= ends:
+        raise InvalidMessage("until", "must lie after since")
+    return {"since": begins, "until": ends}
 
 
 def _kind(kind: Kind | str | None) -> str | None:

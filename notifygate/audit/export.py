@@ -132,7 +132,7 @@ def write_export(
         _pyarrow()
     tally = _Tally()
     with _told(path):
-        with _whole(path) as file:
+        with _whole(path, force=force) as file:
             hashed = _Hashed(file)
             writer = open_writer(hashed)
             _copy(ledger, conditions, writer, tally, progress)
@@ -158,7 +158,7 @@ def write_export(
             ],
             "checkpoint": sign(),
         }
-        with _whole(manifest) as file:
+        with _whole(manifest, force=force) as file:
             file.write(orjson.dumps(told, option=orjson.OPT_INDENT_2) + b"\n")
     return Exported(path=path, manifest=manifest, rows=tally.rows)
 
@@ -400,19 +400,21 @@ def _told(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[BinaryIO]:
-    """A file that has its name when it is whole and on the disk, and is not there otherwise."""
+def _whole(path: Path, *, force: bool) -> Iterator[BinaryIO]:
+    """A file that has its name when it is whole and on the disk, and is not there otherwise; its owner's only."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with partial.open("wb") as file:
+        with os.fdopen(os.open(partial, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
-    except BaseException:
+        if force:
+            partial.replace(path)
+        else:
+            os.link(partial, path)  # which fails where a file came there meanwhile
+    finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
-        raise
 
 
 def _as_object(row: Row) -> dict[str, Any]:

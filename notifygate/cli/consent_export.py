@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any
 import typer
 
 from notifygate.cli import files, output
-from notifygate.cli.options import ConfigPath, moment, opened
+from notifygate.cli.options import ConfigPath, moment, reading
 
 if TYPE_CHECKING:
     from notifygate.gateway.consent_exports import Exported
@@ -100,7 +100,7 @@ def export(
     """
     wanted = form or _format_of(out)
     erased = total = 0
-    with opened(config) as gate:
+    with reading(config) as gate:
         events = gate.consent.export(party=party, purpose=purpose, contact_point=contact, since=since)
 
         def counted() -> Iterator[Exported]:

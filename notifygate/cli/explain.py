@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from notifygate.cli import output
-from notifygate.cli.options import ConfigPath, Json, MessageId, opened
+from notifygate.cli.options import ConfigPath, Json, MessageId, reading
 from notifygate.cli.output import Column
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def explain(message_id: MessageId, config: ConfigPath = None, json: Json = False) -> None:
     """Tell what became of a message, and why: every decision with all its findings, every attempt to send."""
-    with opened(config) as gate:
+    with reading(config) as gate:
         found = gate.explain(message_id)
     if json:
         output.json_line(found.to_json())

@@ -15,7 +15,7 @@ import typer
 
 from notifygate.cli import output
 from notifygate.cli.explain import evidence, show_attempts, show_decision
-from notifygate.cli.options import ConfigPath, Json, Since, Until, opened
+from notifygate.cli.options import ConfigPath, Json, Since, Until, reading
 from notifygate.cli.output import Column
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def search(
     """List the rows that match all that is asked for, newest first."""
     if csv and json:
         raise typer.BadParameter("--csv and --json do not go together")
-    with opened(config) as gate:
+    with reading(config) as gate:
         rows = gate.log.search(
             contact_point=contact_point,
             person=person,
@@ -286,7 +286,7 @@ def show(
 ) -> None:
     """Tell the whole story of one message: who asked, what was decided on what permission by which rules, what was
     sent."""
-    with opened(config) as gate:
+    with reading(config) as gate:
         story = gate.log.story(message_id)
     if json:
         output.json_line(story.to_json())
@@ -407,7 +407,7 @@ def _show_policy(policy: PolicyText, story: Story, *, whole: bool) -> None:
 )
 def export(
     to: Annotated[
-        Path,
+        str,
         typer.Option(
             "--to",
             metavar="FILE|FOLDER",
@@ -433,9 +433,9 @@ def export(
     json: Json = False,
 ) -> None:
     """Write the log to a file, oldest rows first, with a manifest beside it. It holds no address and no text."""
-    with opened(config) as gate, output.progress("exporting") as progress:
+    with reading(config) as gate, output.progress("exporting") as progress:
         done = gate.log.export(
-            to,
+            _place(to),
             format=form.value if form else None,
             kind=kind,
             merchant=merchant,
@@ -454,6 +454,17 @@ def export(
     else:
         output.say(f"{done.rows} rows in {done.path}")
         output.say(f"described by {done.manifest}")
+
+
+def _place(to: str) -> Path:
+    """Where to write: what ends in a slash is a folder, which is made if it is not there."""
+    place = Path(to)
+    if to.endswith("/"):
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise output.CommandError(f"{to} cannot be made: {error.strerror}") from error
+    return place
 
 
 @app.command(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from notifygate.cli import files, output
-from notifygate.cli.options import ConfigPath, Json, MessageId, opened
+from notifygate.cli.options import ConfigPath, Json, MessageId, reading
 
 if TYPE_CHECKING:
     from notifygate.audit.verification import Verification
@@ -65,7 +65,7 @@ def verify(
     """
     checkpoints = [_read_checkpoint(path, "--checkpoint") for path in checkpoint or ()]
     keys = [_read_key(one) for one in key or ()]
-    with opened(config) as gate, output.progress("verifying") as progress:
+    with reading(config) as gate, output.progress("verifying") as progress:
         found = gate.proofs.verify(checkpoints=checkpoints, keys=keys, progress=progress)
     if json:
         output.json_line(found.to_json())
@@ -77,7 +77,7 @@ def verify(
 
 def checkpoint(out: Out = None, force: Force = False, config: ConfigPath = None, json: Json = False) -> None:
     """Sign what the send log says now, and print that: a few lines, to be kept where nobody here can change them."""
-    with opened(config) as gate:
+    with reading(config) as gate:
         made = gate.proofs.checkpoint()
     shown = {"origin": made.origin, "size": made.size, "root": made.root.hex(), "note": made.note}
     _hand_out(jsons.dumps(shown) + "\n" if json else made.note, out, force=force)
@@ -105,7 +105,7 @@ def prove(
     It holds no address and no text. examples/verify_proof.py checks it, without notifygate.
     """
     checkpoint = None if against is None else _read_checkpoint(against, "--checkpoint")
-    with opened(config) as gate:
+    with reading(config) as gate:
         proof = gate.proofs.prove(message_id, checkpoint=checkpoint)
     _hand_out(_as_text(proof.to_json()), out, force=force)
     if out is not None:
@@ -125,7 +125,7 @@ def consistency(
     """Prove to an outsider that the log of one checkpoint begins with all that an older one was of. Prints JSON."""
     older = _read_checkpoint(old, "OLD")
     newer = None if new is None else _read_checkpoint(new, "NEW")
-    with opened(config) as gate:
+    with reading(config) as gate:
         proof = gate.proofs.consistency(older, newer)
     _hand_out(_as_text(proof.to_json()), out, force=force)
     if out is not None:
@@ -134,7 +134,7 @@ def consistency(
 
 def key(config: ConfigPath = None, json: Json = False) -> None:
     """Print the public key that checks this log's checkpoints: hand it to whoever is to verify them."""
-    with opened(config) as gate:
+    with reading(config) as gate:
         keys = [str(one) for one in gate.proofs.verifiers()]
     if json:
         output.json_line({"keys": keys})

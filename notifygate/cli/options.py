@@ -96,3 +96,19 @@ def opened(config: Path | None) -> Iterator[Gateway]:
 
     with Gateway.open(config) as gate:
         yield gate
+
+
+@contextmanager
+def reading(config: Path | None) -> Iterator[Gateway]:
+    """The same for a verb that only reads: where there is no ledger it says so, instead of beginning an empty one."""
+    from notifygate.cli.db import ledger_is_missing
+    from notifygate.cli.output import CommandError
+    from notifygate.config import load
+
+    gateway = load(config).settings.gateway
+    if ledger_is_missing(gateway):
+        raise CommandError(
+            f"there is no ledger at {gateway.ledger_shown}: is [gateway] ledger the one that is in use?"
+        )
+    with opened(config) as gate:
+        yield gate

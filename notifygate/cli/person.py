@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifygate.cli import files, output
-from notifygate.cli.options import ConfigPath, ContactPoint, Json, opened
+from notifygate.cli.options import ConfigPath, ContactPoint, Json, opened, reading
 from notifygate.cli.output import Column, CommandError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def export(
     targets = [path for path in (html, out) if path is not None]
     for path in targets:
         files.check(path, force=force)
-    with opened(config) as gate, _no_if_unknown():
+    with reading(config) as gate, _no_if_unknown():
         found = gate.people.export(contact_point, with_holds=with_holds)
     if out is not None:
         text = json_format.dumps(found.to_json(), ensure_ascii=False, indent=2)
@@ -296,7 +296,12 @@ def hold(
 ) -> None:
     """Place a legal hold on a person: nothing of them is erased or ages out. It permits no message."""
     with opened(config) as gate:
+        is_known = gate.people.of(contact_point).person_id is not None
         placed = gate.people.hold(contact_point, reason)
+    if not is_known:
+        output.complain(
+            "nothing was held about this contact point until now: is it written right?", prefix="note: "
+        )
     if json:
         output.json_line({"hold_id": placed.hold_id, "placed_at": output.instant(placed.placed_at)})
     else:

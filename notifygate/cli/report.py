@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifygate.cli import files, output
-from notifygate.cli.options import ConfigPath, Json, moment, opened
+from notifygate.cli.options import ConfigPath, Json, moment, reading
 from notifygate.cli.output import Column
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def report(
         raise typer.BadParameter("goes with --html", param_hint="--force")
     if html is not None:
         files.check(html, force=force)
-    with opened(config) as gate:
+    with reading(config) as gate:
         made = gate.report(since=since, until=until, month=month, last=last, merchant=merchant)
     if html is not None:
         from notifygate.audit.report.page import render

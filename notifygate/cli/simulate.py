@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifygate.cli import output
-from notifygate.cli.options import ConfigPath, Json, Since, Until, opened
+from notifygate.cli.options import ConfigPath, Json, Since, Until, reading
 from notifygate.cli.output import Column
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def simulate(
     from notifygate import config as configs
 
     changed = configs.load(new) if new is not None else None
-    with opened(config) as gate, output.progress("replaying") as progress:
+    with reading(config) as gate, output.progress("replaying") as progress:
         found = gate.log.simulate(changed, since=since, until=until, progress=progress)
     if json:
         output.json_line(found.to_json())

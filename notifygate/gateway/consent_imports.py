@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from notifygate.address import ContactPoint
 from notifygate.config.values import nearest
-from notifygate.consent import ConsentEvent, State, check_event
+from notifygate.consent import PERMISSIONS, ConsentEvent, State, check_event
 from notifygate.errors import InvalidConsent, InvalidContactPoint, LedgerError
 from notifygate.gateway.consent_writing import append_events, kept_of_erased
 from notifygate.ids import new_id
@@ -173,6 +173,11 @@ class ConsentImport:
                 if _ADDRESS.search(getattr(event, name) or ""):
                     raise InvalidConsent(name, "holds an address; are the columns the right ones?")
             check_event(event, point, policy)
+            if event.state in PERMISSIONS and event.occurred_at is None:
+                # Given now, it would be newer than whatever was refused before.
+                raise InvalidConsent(
+                    "occurred_at", "is missing: a permission in a file says when it was given"
+                )
         except (InvalidConsent, InvalidContactPoint) as error:
             return _Prepared(fault=_rejected(error.field, error.problem))
         prints = self._runtime.ledger.fingerprints

@@ -52,8 +52,9 @@ class People:
         with self._runtime.ledger.read() as conn:
             person_id = people.person_by_mailbox(conn, self._runtime.ledger.fingerprints, point)
             known = people.points_of(conn, [person_id]) if person_id else []
+            is_new = people.find(conn, self._runtime.ledger.fingerprints, point) is None
         shown = [str(one) for one in known]
-        if str(point) not in shown:
+        if is_new:  # of an erased one the address is not shown again, though it was typed
             shown.append(str(point))
         return Person(person_id=person_id, contact_points=tuple(shown))
 

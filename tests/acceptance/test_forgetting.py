@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 from support.fixtures import ConfigFile, StartWorkers
 from support.messages import order_update
@@ -50,6 +51,7 @@ def messages() -> list[Any]:
     ]
 
 
+@pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
 def test_after_an_erasure_address_and_text_are_found_nowhere(
     config_file: ConfigFile,
     real_redis: RedisServer,

@@ -147,3 +147,42 @@ def test_an_export_is_written_described_and_checked(shop: Path, run: Run, used: 
 def test_the_help_names_every_kind_of_row(run: Run) -> None:
     shown = re.sub(r"[│\s]+", " ", run("log", "search", "--help").out)
     assert [kind for kind in Kind if not re.search(rf"\b{kind.value}\b", shown)] == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["log", "search"],
+        ["log", "verify"],
+        ["log", "export", "--to", "log.csv"],
+        ["report"],
+        ["consent", "export"],
+        ["person", "export", "email:anna@example.dk", "--json"],
+        ["simulate", "--since", "30d"],
+        ["explain", "msg_1"],
+    ],
+)
+def test_where_there_is_no_ledger_a_reading_verb_says_so_and_begins_none(
+    shop: Path, run: Run, arguments: list[str]
+) -> None:
+    ran = run(*arguments)
+
+    assert ran.code == 2
+    assert "there is no ledger at" in ran.err
+    assert not (shop / "ledger.db").exists()
+
+
+def test_an_export_makes_the_folder_that_a_slash_asks_for(shop: Path, run: Run, used: str) -> None:
+    assert run("log", "export", "--to", "may/", "--format", "csv").code == 0
+
+    names = sorted(one.name for one in (shop / "may").iterdir())
+    assert len(names) == 2
+    assert names[1] == f"{names[0]}.manifest.json"
+    assert (shop / "may" / names[0]).stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("verb", [["search"], ["export", "--to", "log.csv"]])
+def test_a_period_the_wrong_way_round_is_refused(shop: Path, run: Run, used: str, verb: list[str]) -> None:
+    ran = run("log", *verb, "--since", "2026-05-01T00:00:00Z", "--until", "2026-04-01T00:00:00Z")
+
+    assert (ran.code, "must lie after since" in ran.err) == (2, True)

@@ -21,6 +21,11 @@ from notifygate.cli.output import CommandError
 _VOID = {"meta", "line", "rect", "br", "link"}
 
 
+@pytest.fixture(autouse=True)
+def _ledger_is_there(shop: Path, run: Run) -> None:
+    run("drain")
+
+
 @pytest.fixture
 def used(shop: Path, run: Run) -> Path:
     """A shop that sent one message and had one denied."""

@@ -128,6 +128,7 @@ def test_wrong_use_is_told_in_one_line(logged: Path, run: Run, arguments: list[s
 
 
 def test_an_empty_log_is_said_to_be_perhaps_the_wrong_one(shop: Path, run: Run) -> None:
+    run("drain")
     found = run("simulate", "--since", "1d")
 
     assert found.code == 2

@@ -518,6 +518,7 @@ def test_explain_shows_attempts(run: Run, submitted: Callable[..., str]) -> None
 
 
 def test_an_unknown_message_is_wrong_use(shop: Path, run: Run) -> None:
+    run("drain")
     for args in (["explain", "msg_x"], ["cancel", "msg_x"], ["log", "show", "msg_x"]):
         assert one_line(run(*args)) == "notifygate: no message 'msg_x'"
 

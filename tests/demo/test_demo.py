@@ -134,6 +134,7 @@ def test_ctrl_c_ends_everything_and_is_no_success(tmp_path: Path) -> None:
     # As soon as the workers are started: the play itself may be over before they are seen to be ready.
     while not log.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
+    time.sleep(0.1)  # until whoever starts them is through with that
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=30)
     assert process.returncode == 130

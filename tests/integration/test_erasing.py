@@ -430,7 +430,7 @@ _STEPS = st.lists(
 
 
 @settings(
-    max_examples=25,
+    max_examples=12,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
     derandomize=True,
@@ -638,3 +638,23 @@ def test_waits_for_a_message_that_is_being_submitted_and_takes_it_along(
     found = contents(ledger_url)["messages"]
     assert [row["status"] for row in found] == ["cancelled", "cancelled"]
     assert {row[name] for row in found for name in ("deliver_to", "text", "idempotency_key")} == {None}
+
+
+def test_keeps_nothing_of_what_is_typed_when_a_doubt_is_resolved_later(
+    gate: Gateway, ledger_url: str
+) -> None:
+    install(gate, ScriptedChannel(IN_DOUBT))
+    message_id = gate.submit(order_update()).message_id
+    gate.drain()
+    gate.people.erase(ANNA_EMAIL)
+
+    gate.doubt.resolve(message_id, "sent", evidence="anna said so on the phone")
+
+    assert "anna said so" not in str(contents(ledger_url))
+
+
+def test_the_address_that_was_typed_is_not_shown_as_if_it_were_still_known(gate: Gateway) -> None:
+    gate.submit(order_update())
+    gate.people.erase(ANNA_EMAIL)
+
+    assert list(gate.people.of(ANNA_EMAIL)) == ["email:erased"]

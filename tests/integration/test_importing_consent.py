@@ -22,7 +22,7 @@ from support.tables import contents, row_counts
 
 from notifygate import ConsentEvent, Gateway, InvalidConsent, Outcome
 from notifygate.cli.consent_forms import Form
-from notifygate.gateway.consent_imports import Imported, ImportRow
+from notifygate.gateway.consent_imports import Imported, ImportOutcome, ImportRow
 from notifygate.gateway.consent_records import events_of, records_of, row_of
 
 SPRING = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -55,6 +55,16 @@ def outcomes(results: list[Imported]) -> list[str]:
 def standing(gate: Gateway, address: str = "email:anna@example.dk") -> str:
     found = gate.consent.effective(address, merchant="cykelpartner", purpose="newsletter")
     return str(found.standing)
+
+
+def test_a_permission_without_a_date_beats_no_refusal(gate: Gateway) -> None:
+    gate.consent.withdraw("email:anna@example.dk")
+    refused = granted(state="withdrawn", party="*", channel="*", purpose="*", occurred_at=None)
+
+    undated, refusal = imported(gate, *rows(granted(occurred_at=None), refused))
+
+    assert (undated.outcome, undated.field) == (ImportOutcome.REJECTED, "occurred_at")
+    assert refusal.outcome is ImportOutcome.WRITTEN
 
 
 class TestTakingIn:
@@ -332,7 +342,7 @@ def gate_on(url: str, folder: Path, clock: SimulatedClock) -> Iterator[Gateway]:
 
 
 @settings(
-    max_examples=25,
+    max_examples=12,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

@@ -212,6 +212,7 @@ class TestTampering:
 
         assert faults(used.proofs.verify()) == [("altered", 5)]
 
+    @ON_SQLITE
     @pytest.mark.parametrize(
         "statement",
         [
@@ -323,6 +324,7 @@ class TestTampering:
 
         assert {problem.fault for problem in used.proofs.verify().problems} == {Fault.CHECKPOINT_FORGED}
 
+    @ON_SQLITE
     @pytest.mark.parametrize(
         ("statements", "fault"),
         [
@@ -381,6 +383,7 @@ class TestTampering:
 
         assert faults(used.proofs.verify()) == [("altered", 5)]
 
+    @ON_SQLITE
     @pytest.mark.parametrize(
         "statement",
         [
@@ -423,6 +426,7 @@ class TestTampering:
             used.proofs.checkpoint()
         assert Fault.CHECKPOINT_DIFFERS in {problem.fault for problem in used.proofs.verify().problems}
 
+    @ON_SQLITE
     @pytest.mark.parametrize(
         ("statement", "told"),
         [
