@@ -24,6 +24,12 @@ from support.sinks import MailSink, SmsSink
 from notifygate import Gateway
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest in one piece, so that nothing else waits for it at the end."""
+    first = ("test_stateful.py", "test_benchmarks.py", "test_soak.py")
+    items.sort(key=lambda item: item.path.name not in first)
+
+
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings of the user who runs the tests must not reach the gateways under test."""

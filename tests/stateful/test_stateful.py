@@ -38,11 +38,11 @@ def _run(storage: Storage, folder: Path, patched: pytest.MonkeyPatch, *, example
 
 
 def test_never_twice_and_never_lost_on_sqlite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    _run(SqliteStorage(tmp_path), tmp_path, monkeypatch, examples=60)
+    _run(SqliteStorage(tmp_path), tmp_path, monkeypatch, examples=30)
 
 
 def test_never_twice_and_never_lost_on_postgresql(
     postgres_server: PostgresServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with postgres_server.database() as url:
-        _run(PostgresStorage(url, tmp_path), tmp_path, monkeypatch, examples=15)
+        _run(PostgresStorage(url, tmp_path), tmp_path, monkeypatch, examples=10)
