@@ -26,7 +26,7 @@ from notifygate.ledger.schema import messages
 
 ORDERS = os.environ.get("NOTIFYGATE_TEST_ORDERS")
 """A real order log (`order_id,customer_id,date`) to play instead of one that is made up."""
-CUSTOMERS = int(os.environ.get("NOTIFYGATE_TEST_CUSTOMERS", "45"))
+CUSTOMERS = int(os.environ.get("NOTIFYGATE_TEST_CUSTOMERS", "25"))
 """How many of its customers take part: all their orders, so that what counts for a person is complete."""
 
 SHOP, CARRIER = "cykelpartner", "postdanmark"

@@ -188,7 +188,8 @@ class TestThePage:
         assert (used / "report.html").read_text("utf-8").startswith("<!DOCTYPE")
 
     def test_does_not_replace_a_file_that_came_up_meanwhile(self, tmp_path: Path) -> None:
-        place = tmp_path / "report.html"
+        place = tmp_path / "place" / "report.html"
+        place.parent.mkdir()
 
         def write() -> None:
             with files.writing(place, force=False) as file:
@@ -198,7 +199,7 @@ class TestThePage:
         with pytest.raises(CommandError, match="cannot be written: File exists"):
             write()
         assert place.read_text() == "mine"
-        assert [one.name for one in tmp_path.iterdir()] == ["report.html"]
+        assert [one.name for one in place.parent.iterdir()] == ["report.html"]
 
     def test_is_not_left_in_part_where_the_disk_is_full(
         self, used: Path, run: Run, monkeypatch: pytest.MonkeyPatch

@@ -99,7 +99,8 @@ def conditions(clock: SimulatedClock) -> Iterator[dict[str, Any]]:
         together: dict[str, Any] = {}
         for one in chances.sample(single, k=chances.choice([2, 2, 3])):
             together |= one
-        yield together
+        if together.get("since", clock.ago(days=1_000)) < together.get("until", clock.now):
+            yield together
 
 
 def matches(row: Row, wanted: dict[str, Any]) -> bool:
