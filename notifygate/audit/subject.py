@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import sqlalchemy as sa
 
 from notifygate.address import Channel, ContactPoint
+from notifygate.audit import pages
 from notifygate.config import Config, HttpSettings, KannelSettings, SmtpSettings
 from notifygate.errors import NotFound
 from notifygate.ledger import consents, holds, journal, people, subjects
@@ -42,18 +43,8 @@ class Subject:
 
     def to_html(self) -> str:
         """The same as one page for the person to read, with nothing loaded from elsewhere."""
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-
-        pages = Environment(
-            loader=PackageLoader("notifygate.audit", "templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        pages.filters["when"] = _when
-        pages.filters["words"] = _words
-        return pages.get_template("subject.html").render(self.held)
+        filters = {"when": _when, "words": _words}
+        return pages.render("notifygate.audit", "subject.html", filters, **self.held)
 
     def counts(self) -> dict[str, int]:
         """How many entries there are, by kind."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from notifygate.audit import pages
 from notifygate.audit.report import charts
 from notifygate.audit.report.values import Day, Report, Volume
 from notifygate.audit.report.words import BECAUSE, HOW, LABELS, in_short
@@ -19,15 +18,8 @@ _DAYS_ONE_BY_ONE = 92
 
 def render(report: Report) -> str:
     """The page, as text. All that comes from the ledger or the config is escaped."""
-    environment = Environment(
-        loader=PackageLoader("notifygate.audit.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     zone = ZoneInfo(report.period.timezone)
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "number": lambda value: f"{value:,}",
         "counted": _counted,
         "percent": lambda count, of: f"{100 * count / of:.1f} %" if of else "",
@@ -35,7 +27,10 @@ def render(report: Report) -> str:
         "span": in_short,
     }
     rows, unit = _by_time(report.volumes.days)
-    page: str = environment.get_template("report.html.j2").render(
+    page = pages.render(
+        "notifygate.audit.report",
+        "report.html.j2",
+        filters,
         report=report,
         labels=LABELS,
         because=BECAUSE,
