@@ -7,12 +7,10 @@ row that they saw in the data folder, and refuse to work on a ledger that lacks 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from notifygate import whole_files
 from notifygate.errors import LedgerError
 from notifygate.ids import new_id
 from notifygate.ledger import journal, messages, partitions, purchases
@@ -208,14 +207,7 @@ class LedgerMark:
 
     def _write(self, text: str) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (self._path.with_name(f"{_NAME}.lock")).open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            written = self._path.with_name(f"{_NAME}.new")
-            with written.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())  # else a machine that loses power may leave it empty
-            written.replace(self._path)
+        whole_files.write(self._path, text)
 
     def _read(self) -> _Seen | None:
         try:

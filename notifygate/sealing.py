@@ -21,7 +21,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from notifygate import logs
+from notifygate import logs, whole_files
 from notifygate.config import LogSettings
 from notifygate.errors import LedgerError, NotifygateError
 from notifygate.failpoints import FailPoint, reach
@@ -108,10 +108,8 @@ class LogKeys:
         pem = new_private_key()
         try:
             _make_folder(self._path.parent)
-            with os.fdopen(os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+            with whole_files.writing(self._path, replaces=False, mode=whole_files.ITS_OWNERS) as file:
                 file.write(pem)
-                file.flush()
-                os.fsync(file.fileno())
         except FileExistsError:
             return self._path.read_bytes(), False  # another process was quicker
         except OSError as error:
@@ -182,13 +180,7 @@ class SignedHere:
         """Note a checkpoint; a folder that cannot be written is no reason to stop."""
         text = json.dumps({"checkpoint": checkpoint.note, "at": at.isoformat()})
         with suppress(OSError):
-            _write_whole(self._path, text)
-
-
-def _write_whole(path: Path, text: str) -> None:
-    written = path.with_name(f"{path.name}.{os.getpid()}.new")
-    written.write_text(text, encoding="utf-8")
-    written.replace(path)
+            whole_files.write(self._path, text)
 
 
 def _make_folder(path: Path) -> None:
@@ -214,7 +206,7 @@ class Sealer:
         self._data_dir = data_dir
         self._clock = clock
         self._keys: LogKeys | None = None
-        self.signed_here = SignedHere(data_dir, lambda: ledger.id)
+        self._signed_here = SignedHere(data_dir, lambda: ledger.id)
         self._has_told = False
 
     @property
@@ -301,6 +293,18 @@ class Sealer:
             reach(FailPoint.SEAL_WRITTEN)
         return len(found.rows)
 
+    def sign_all(self) -> Checkpoint | None:
+        """Seal all that was committed before the call, and sign it; return what `checkpoint` does."""
+        self.seal(patiently=True)
+        return self.checkpoint()
+
+    def last_signed_here(self, conn: sa.Connection) -> Checkpoint | None:
+        """What this machine signed last, unless the ledger was restored from a backup since."""
+        here = self._signed_here.read()
+        if here is None or journal.was_restored_since(conn, here.at):
+            return None
+        return here.checkpoint
+
     def checkpoint(self, *, unless_newer_than: timedelta = timedelta(0)) -> Checkpoint | None:
         """Sign what the tree says now, and keep it; return the newest checkpoint there is.
 
@@ -323,7 +327,7 @@ class Sealer:
         with self._ledger.read(at_one_moment=True) as conn:
             made = self._signed(conn, signer, newest[1] if newest else None)
         # Noted before it is kept: what was signed once must never be signed otherwise.
-        self.signed_here.write(made, self._clock())
+        self._signed_here.write(made, self._clock())
         with suppress(LedgerConflict), self._ledger.begin() as conn:  # another process may have been quicker
             seals.add_checkpoint(conn, made.size, made.note, self._clock())
             reach(FailPoint.CHECKPOINT_WRITTEN)
@@ -332,13 +336,12 @@ class Sealer:
 
     def _signed(self, conn: sa.Connection, signer: Signer, last: str | None) -> Checkpoint:
         size, tree = seals.size(conn), seals.tree(conn)
-        signed = [] if last is None else [Checkpoint.parse(last)]
-        here = self.signed_here.read()
-        if here is not None and not journal.was_restored_since(conn, here.at):
-            signed.append(here.checkpoint)
+        before = (Checkpoint.parse(last) if last else None, self.last_signed_here(conn))
         try:
             # INVARIANT(one history): what was signed before is the beginning of what is signed now.
-            if any(one.size > size or tree.root(one.size) != one.root for one in signed):
+            if any(
+                one is not None and (one.size > size or tree.root(one.size) != one.root) for one in before
+            ):
                 raise LedgerError(f"the seals of the send log are not those that were signed: {_SEE}")
             root = tree.root(size)
         except KeyError:
@@ -351,7 +354,7 @@ class Sealer:
         if path is None:
             return
         try:
-            _write_whole(path, made.note)
+            whole_files.write(path, made.note)
         except OSError as error:
             told = error.strerror or type(error).__name__
             logger.warning("checkpoint_not_copied", extra={"error": f"log.checkpoint_file: {told}"})

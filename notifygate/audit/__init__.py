@@ -158,9 +158,7 @@ class Log:
         )
 
     def _sign(self) -> str | None:
-        sealer = self._runtime.sealer
-        sealer.seal(patiently=True)
-        made = sealer.checkpoint()
+        made = self._runtime.sealer.sign_all()
         return made.note if made else None
 
     def simulate(

@@ -9,10 +9,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO, Protocol
 
 import orjson
 
+from notifygate import whole_files
 from notifygate.audit.progress import Progress
 from notifygate.errors import NotifygateError
 from notifygate.ledger import journal
@@ -35,6 +35,7 @@ FORMAT = "notifygate-log-export/1"
 MANIFEST = ".manifest.json"
 """What the name of the manifest ends with, after the name of the file."""
 
+_MODE = whole_files.ITS_OWNERS
 _READ_AT_ONCE = 1 << 20
 _COLUMNS = {
     "position": ("integer", "Where the row is in the log. It grows, with gaps, and is never used twice."),
@@ -132,7 +133,7 @@ def write_export(
         _pyarrow()
     tally = _Tally()
     with _told(path):
-        with _whole(path, force=force) as file:
+        with whole_files.writing(path, replaces=force, mode=_MODE) as file:
             hashed = _Hashed(file)
             writer = open_writer(hashed)
             _copy(ledger, conditions, writer, tally, progress)
@@ -158,7 +159,7 @@ def write_export(
             ],
             "checkpoint": sign(),
         }
-        with _whole(manifest, force=force) as file:
+        with whole_files.writing(manifest, replaces=force, mode=_MODE) as file:
             file.write(orjson.dumps(told, option=orjson.OPT_INDENT_2) + b"\n")
     return Exported(path=path, manifest=manifest, rows=tally.rows)
 
@@ -397,24 +398,6 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ExportError(f"{path} cannot be written: {error.strerror or type(error).__name__}") from error
-
-
-@contextmanager
-def _whole(path: Path, *, force: bool) -> Iterator[BinaryIO]:
-    """A file that has its name when it is whole and on the disk, and is not there otherwise; its owner's only."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with os.fdopen(os.open(partial, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if force:
-            partial.replace(path)
-        else:
-            os.link(partial, path)  # which fails where a file came there meanwhile
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def _as_object(row: Row) -> dict[str, Any]:

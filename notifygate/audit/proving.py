@@ -42,12 +42,14 @@ class Proofs:
         Raises `LedgerError` where the ledger cannot be read; what is wrong in it is in the result.
         """
         known, are_the_ledgers_own = (tuple(keys), False) if keys else self._keys()
+        with self._runtime.ledger.read() as conn:
+            seen_here = self._runtime.sealer.last_signed_here(conn)
         return verification.verify(
             self._runtime.ledger,
             origin=self._runtime.sealer.keys.origin,
             trusted=known,
             outside=checkpoints,
-            seen_here=self._seen_here(),
+            seen_here=seen_here,
             keys_are_the_ledgers_own=are_the_ledgers_own,
             progress=progress,
         )
@@ -59,8 +61,7 @@ class Proofs:
         where the seals are not those that were signed before.
         """
         sealer = self._runtime.sealer
-        sealer.seal(patiently=True)
-        made = sealer.checkpoint()
+        made = sealer.sign_all()
         if made is None:
             raise NotFound("nothing is in the send log yet, so there is nothing to sign")
         with self._runtime.ledger.read() as conn:
@@ -96,14 +97,6 @@ class Proofs:
         newer = self.checkpoint() if new is None else self._known(new)
         with self._runtime.ledger.read(at_one_moment=True) as conn:
             return proofs.consistency(conn, self._known(old), newer, self._key_of(newer))
-
-    def _seen_here(self) -> Checkpoint | None:
-        """What this machine signed last, unless the ledger was restored from a backup since."""
-        seen = self._runtime.sealer.signed_here.read()
-        if seen is None:
-            return None
-        with self._runtime.ledger.read() as conn:
-            return None if journal.was_restored_since(conn, seen.at) else seen.checkpoint
 
     def _known(self, checkpoint: Checkpoint) -> Checkpoint:
         checkpoint.check(self.verifiers())

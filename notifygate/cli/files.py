@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import IO
 
+from notifygate import whole_files
 from notifygate.cli.output import CommandError
 
 
@@ -32,20 +32,11 @@ def write(path: Path, text: str, *, force: bool, is_private: bool = False) -> No
 def writing(path: Path, *, force: bool, is_private: bool = False) -> Iterator[IO[str]]:
     """A file to write to, which takes its name at the end of the block. Raises `CommandError`."""
     check(path, force=force)
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    mode = 0o600 if is_private else 0o666
+    mode = whole_files.ITS_OWNERS if is_private else whole_files.AS_USUAL
     try:
-        handle = os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+        with whole_files.writing(path, replaces=force, mode=mode) as whole:
+            file = TextIOWrapper(whole, encoding="utf-8", newline="")
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        if force:
-            draft.replace(path)
-        else:
-            os.link(draft, path)  # which fails where a file came there meanwhile
+            file.detach()  # flushes, and leaves it to be closed by whoever opened it
     except OSError as error:
         raise CommandError(f"{path} cannot be written: {error.strerror or type(error).__name__}") from error
-    finally:
-        with suppress(OSError):
-            draft.unlink(missing_ok=True)
