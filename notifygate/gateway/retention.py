@@ -11,8 +11,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from notifygate.gateway import erasure
-from notifygate.ledger import erasing, holds, journal, partitions, people, rows
-from notifygate.ledger.schema import consent_events, contact_points, messages
+from notifygate.ledger import ageing, erasing, holds, journal, partitions, people
+from notifygate.ledger.ageing import Ageing
 from notifygate.runtime import Runtime
 
 _BATCH = 200
@@ -54,11 +54,10 @@ class Removal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
-    """A kind of rows that age: which are too old, and how a batch of them, found by their ids, is dealt with."""
+    """A kind of rows that age, and how a batch of them that is too old is dealt with."""
 
-    table: sa.Table
-    is_old: Callable[[datetime], sa.ColumnElement[bool]]
-    remove: Callable[[sa.Connection, sa.ColumnElement[bool], list[str], datetime], int]
+    rows: Ageing
+    remove: Callable[[sa.Connection, sa.ColumnElement[bool], datetime], int]
 
 
 class Retention:
@@ -88,11 +87,9 @@ class Retention:
     def _of_kind(self, name: str, kind: _Kind, keep: timedelta, *, dry_run: bool, batch: int) -> Removal:
         ledger = self._runtime.ledger
         cutoff = self._runtime.clock() - keep
-        is_old = kind.is_old(cutoff)
         with ledger.read() as conn:
-            before = erasing.count_all(conn, kind.table, is_old)
-            is_held = rows.is_among(kind.table.c.contact_point_id, holds.held_points(conn))
-            on_hold = erasing.count_all(conn, kind.table, sa.and_(is_old, is_held))
+            before = kind.rows.count(conn, cutoff)
+            on_hold = kind.rows.count_on_hold(conn, cutoff)
         result = partial(
             Removal, kind=name, keep=keep, cutoff=cutoff, before=before, on_hold=on_hold, dry_run=dry_run
         )
@@ -101,7 +98,7 @@ class Retention:
         removed = 0
         is_complete = False
         try:
-            for count in self._batches(kind, is_old, batch):
+            for count in self._batches(kind, cutoff, batch):
                 removed += count
             is_complete = True
         finally:
@@ -118,37 +115,28 @@ class Retention:
             self._record(body)
         return result(removed=removed)
 
-    def _batches(self, kind: _Kind, is_old: sa.ColumnElement[bool], batch: int) -> Iterator[int]:
+    def _batches(self, kind: _Kind, cutoff: datetime, batch: int) -> Iterator[int]:
         ledger, after = self._runtime.ledger, ""
         while True:
             with ledger.read() as conn:
-                held = holds.held_points(conn)
-                found = erasing.find(conn, kind.table, is_old, without=held, after=after, limit=batch)
+                found = kind.rows.find(conn, cutoff, after=after, limit=batch)
             if not found:
                 return
-            yield ledger.transact(partial(self._remove, kind=kind, is_old=is_old, found=found))
+            yield ledger.transact(partial(self._remove, kind=kind, cutoff=cutoff, found=found))
             after = found[-1][0]
 
     def _remove(
-        self,
-        conn: sa.Connection,
-        *,
-        kind: _Kind,
-        is_old: sa.ColumnElement[bool],
-        found: list[tuple[str, str]],
+        self, conn: sa.Connection, *, kind: _Kind, cutoff: datetime, found: list[tuple[str, str]]
     ) -> int:
         points = sorted({point for _, point in found})
-        key = next(iter(kind.table.primary_key.columns))
-        is_meant = rows.is_among(key, [one for one, _ in found])
-        if kind.table is messages:
-            erasing.hold_messages(conn, is_meant)
+        ids = [one for one, _ in found]
+        kind.rows.hold(conn, ids)
         person_of = people.lock_persons_of(conn, points)
         # INVARIANT(no hold overlooked): a hold is placed under the person's lock, so it is seen here or comes later.
         theirs = people.point_ids_of(conn, set(person_of.values()))
         held = {theirs[hold.contact_point_id] for hold in holds.in_force(conn, theirs)}
         free = [point for point in points if person_of[point] not in held]
-        chosen = sa.and_(is_meant, is_old, rows.is_among(kind.table.c.contact_point_id, free))
-        return kind.remove(conn, chosen, free, self._runtime.clock())
+        return kind.remove(conn, kind.rows.still(ids, cutoff, free), self._runtime.clock())
 
     def _record(self, body: Mapping[str, Any]) -> None:
         row = journal.Row(
@@ -186,21 +174,7 @@ def remove_send_log(runtime: Runtime, keep: timedelta, *, dry_run: bool) -> Remo
     )
 
 
-def _forget_texts(
-    conn: sa.Connection, chosen: sa.ColumnElement[bool], points: list[str], now: datetime
-) -> int:
-    return erasing.forget_texts(conn, chosen)
-
-
-def _forget_consent_texts(
-    conn: sa.Connection, chosen: sa.ColumnElement[bool], points: list[str], now: datetime
-) -> int:
-    return erasing.forget_consent_texts(conn, chosen)
-
-
-def _forget_persons(
-    conn: sa.Connection, chosen: sa.ColumnElement[bool], points: list[str], now: datetime
-) -> int:
+def _forget_persons(conn: sa.Connection, chosen: sa.ColumnElement[bool], now: datetime) -> int:
     """Take away what an erasure takes away, without its mark: nobody asked never to be written to again."""
     ids = erasing.chosen_points(conn, chosen)
     known = people.points_of(conn, set(people.persons_of(conn, ids).values()))
@@ -212,7 +186,10 @@ def _forget_persons(
 
 # The texts first: who is not heard of any more then has fewer of them.
 _KINDS: Mapping[str, _Kind] = {
-    "texts": _Kind(table=messages, is_old=erasing.ended_before, remove=_forget_texts),
-    "consent_texts": _Kind(table=consent_events, is_old=erasing.typed_before, remove=_forget_consent_texts),
-    "contact_points": _Kind(table=contact_points, is_old=erasing.silent_since, remove=_forget_persons),
+    "texts": _Kind(rows=ageing.TEXTS, remove=lambda conn, chosen, now: erasing.forget_texts(conn, chosen)),
+    "consent_texts": _Kind(
+        rows=ageing.CONSENT_TEXTS,
+        remove=lambda conn, chosen, now: erasing.forget_consent_texts(conn, chosen),
+    ),
+    "contact_points": _Kind(rows=ageing.CONTACT_POINTS, remove=_forget_persons),
 }

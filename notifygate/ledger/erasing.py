@@ -254,34 +254,9 @@ def silent_since(cutoff: datetime) -> sa.ColumnElement[bool]:
     return sa.and_(_HAS_ADDRESS, ~same_person.where(heard).exists())
 
 
-def find(
-    conn: sa.Connection,
-    table: sa.Table,
-    chosen: sa.ColumnElement[bool],
-    *,
-    without: Collection[str],
-    after: str,
-    limit: int,
-) -> list[tuple[str, str]]:
-    """The ids and contact points of some rows, in order, after an id, but for those of contact points `without`."""
-    key = next(iter(table.primary_key.columns))
-    query = (
-        sa.select(key, table.c.contact_point_id)
-        .where(chosen, key > after, ~rows.is_among(table.c.contact_point_id, without))
-        .order_by(key)
-        .limit(limit)
-    )
-    return [(str(row[0]), str(row[1])) for row in conn.execute(query)]
-
-
 def chosen_points(conn: sa.Connection, chosen: sa.ColumnElement[bool]) -> set[str]:
     """The ids of the contact points that match."""
     return set(conn.execute(sa.select(contact_points.c.contact_point_id).where(chosen)).scalars())
-
-
-def count_all(conn: sa.Connection, table: sa.Table, chosen: sa.ColumnElement[bool]) -> int:
-    """How many rows of a table match."""
-    return _count(conn, table, chosen)
 
 
 def forget_texts(conn: sa.Connection, chosen: sa.ColumnElement[bool]) -> int:
