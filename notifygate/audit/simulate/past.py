@@ -307,18 +307,7 @@ class _Loading:
         if attempt.handover is not None:
             return
         asks = message.purpose_class is PurposeClass.REVIEW and not known
-        past.world.grant(
-            attempt,
-            message_id=request.message_id,
-            point_id=request.contact_point_id,
-            merchant=request.merchant,
-            purpose=request.purpose,
-            purpose_class=message.purpose_class,
-            channel=request.channel,
-            dedupe_key=request.dedupe_key,
-            asks_about=message.purchase_id if asks else None,
-            ask_id=f"ask{attempt.attempt_id[3:]}",
-        )
+        past.world.grant(attempt, message, asks=asks, ask_id=f"ask{attempt.attempt_id[3:]}")
 
     # Purchases
 

@@ -301,22 +301,11 @@ class Replay:
             life.status = Status.SENT
 
     def _grant(self, message: Replayed, now: datetime, attempt_id: str, ask_id: str | None = None) -> Attempt:
-        request = message.request
         attempt = self._past.attempts[attempt_id] = Attempt(attempt_id, now)
-        purpose = self._policy.purposes.get(request.purpose)
+        purpose = self._policy.purposes.get(message.request.purpose)
         asks = purpose is not None and purpose.purpose_class is PurposeClass.REVIEW
-        self._world.grant(
-            attempt,
-            message_id=request.message_id,
-            point_id=request.contact_point_id,
-            merchant=request.merchant,
-            purpose=request.purpose,
-            purpose_class=message.purpose_class,
-            channel=request.channel,
-            dedupe_key=request.dedupe_key,
-            asks_about=message.purchase_id if asks else None,
-            ask_id=ask_id or self._past.ask_ids.get(attempt_id) or f"ask{attempt_id[3:]}",
-        )
+        ask_id = ask_id or self._past.ask_ids.get(attempt_id) or f"ask{attempt_id[3:]}"
+        self._world.grant(attempt, message, asks=asks, ask_id=ask_id)
         return attempt
 
     def _new_id(self, prefix: str) -> str:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from notifygate.audit.simulate.messages import Replayed
 from notifygate.consent import ConsentRecord
-from notifygate.policy import PurposeClass
 from notifygate.snapshot import Ask, Handover, PurchaseFacts, Snapshot, Suppression
 
 DATES = ("purchased_at", "delivered_at")
@@ -224,36 +224,26 @@ class World:
     persons: Persons
     purchases: Purchases
 
-    def grant(
-        self,
-        attempt: Attempt,
-        *,
-        message_id: str,
-        point_id: str,
-        merchant: str,
-        purpose: str,
-        purpose_class: PurposeClass,
-        channel: str,
-        dedupe_key: str,
-        asks_about: str | None,
-        ask_id: str,
-    ) -> None:
+    def grant(self, attempt: Attempt, message: Replayed, *, asks: bool, ask_id: str) -> None:
         """Let a message that is handed over count for the person and, where it asks for a review, for the purchase."""
-        point = self.persons.points[point_id]
+        request, purchase_id = message.request, message.purchase_id
+        point = self.persons.points[request.contact_point_id]
         attempt.handover = Handover(
-            message_id=message_id,
-            merchant=merchant,
-            purpose=purpose,
-            purpose_class=purpose_class,
-            channel=channel,
-            dedupe_key=dedupe_key,
+            message_id=request.message_id,
+            merchant=request.merchant,
+            purpose=request.purpose,
+            purpose_class=message.purpose_class,
+            channel=request.channel,
+            dedupe_key=request.dedupe_key,
             at=attempt.at,
         )
         point.handovers = (*point.handovers, attempt.handover)
-        if asks_about is not None and self.purchases.of(asks_about) is not None:
-            attempt.ask = Ask(ask_id=ask_id, by=merchant, at=attempt.at, message_id=message_id)
+        if asks and purchase_id is not None and self.purchases.of(purchase_id) is not None:
+            attempt.ask = Ask(
+                ask_id=ask_id, by=request.merchant, at=attempt.at, message_id=request.message_id
+            )
             point.asks = (*point.asks, attempt.ask)
-            self.purchases.ask(asks_about, attempt.ask)
+            self.purchases.ask(purchase_id, attempt.ask)
 
     def release(self, attempt: Attempt, point_id: str, purchase_id: str | None) -> None:
         """Give back the places of an attempt that definitely came to nothing."""
