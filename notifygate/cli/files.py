@@ -8,7 +8,6 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import IO
 
-from notifygate import whole_files
 from notifygate.cli.output import CommandError
 
 
@@ -31,6 +30,8 @@ def write(path: Path, text: str, *, force: bool, is_private: bool = False) -> No
 @contextmanager
 def writing(path: Path, *, force: bool, is_private: bool = False) -> Iterator[IO[str]]:
     """A file to write to, which takes its name at the end of the block. Raises `CommandError`."""
+    from notifygate import whole_files
+
     check(path, force=force)
     mode = whole_files.ITS_OWNERS if is_private else whole_files.AS_USUAL
     try:
