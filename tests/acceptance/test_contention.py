@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 from support.fixtures import ConfigFile, Outbox
-from support.processes import run_at_once
+from support.forks import run_at_once
 
 from notifygate import Gateway
 
-PERSONS = 12
+PERSONS = 8
 PURCHASES_EACH = 4
 ASKERS = ("florist", "headoffice", "stars", "cykelpartner")
 PROCESSES = 8

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from support.fixtures import ConfigFile, StartWorkers
+from support.forks import run_at_once
 from support.messages import newsletter, order_update
-from support.processes import CHECKOUT, environment, run_at_once, wait_until
+from support.processes import CHECKOUT, environment, wait_until
 from support.redis_server import RedisServer, answers
 from support.sinks import MailSink, SmsSink
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from support.clock import SimulatedClock
 from support.fixtures import ConfigFile, OpenGate, Outbox
+from support.forks import run_at_once
 from support.messages import ANNA_EMAIL, delivered_purchase, order_update, review_request
 from support.postgres import PostgresServer
-from support.processes import run_at_once
 
 from notifygate import Gateway, Purchase, Status
 from notifygate.ledger import people, purchases

@@ -238,7 +238,7 @@ def test_memory_does_not_grow_with_the_log(
         tracemalloc.stop()
         return most
 
-    fill(2_000)
+    fill(1_000)
     few = peak()
-    fill(8_000)
+    fill(4_000)
     assert peak() < 1.3 * few

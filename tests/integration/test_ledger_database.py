@@ -16,8 +16,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from support.databases import Databases, PostgresDatabases
 from support.fixtures import ConfigFile
+from support.forks import run_at_once
 from support.messages import ANNA_EMAIL, order_update
-from support.processes import run_at_once
 from support.tables import contents, plain_engine, row_counts
 
 import notifygate.ledger

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from support.clock import SimulatedClock
 from support.databases import PostgresDatabases
 from support.fixtures import ConfigFile
+from support.forks import run_at_once
 from support.messages import ANNA_EMAIL, delivered_purchase, order_update, review_request
-from support.processes import run_at_once
 from support.tables import plain_engine
 
 from notifygate import Gateway, LedgerError, Status

@@ -68,7 +68,7 @@ def test_with_the_unchanged_policy_every_logged_decision_is_reproduced(
     play = History(gate, clock, seed)
     instants = [start]
     for _ in range(3):
-        play.go_on(120)
+        play.go_on(80)
         clock.advance(seconds=1)
         instants.append(clock.now)
     for since in instants[:-1]:

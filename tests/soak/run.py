@@ -26,9 +26,14 @@ _IS_OPEN = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """`settles_within_s` is how long everything may take to finish once the killing has ended."""
+    """`duration_s` is how long the killing goes on; longer, if there were not so many `hand_offs` by then.
+
+    `settles_within_s` is how long everything may take to finish once the killing has ended, and how much longer it is
+    gone on with for the sake of hand-offs.
+    """
 
     duration_s: float
+    hand_offs: int = 0
     ledger: Literal["postgresql", "sqlite"] = "postgresql"
     workers: int = 4
     threads: int = 2
@@ -74,10 +79,14 @@ def run(options: Options, tell: Callable[[Progress], None] = lambda progress: No
     ) as stage:
         with Killing(stage, seed=options.seed, duration_s=options.duration_s) as killing:
             until = time.monotonic() + options.duration_s
-            while (left_s := until - time.monotonic()) > 0:
-                time.sleep(min(_LOOK_EVERY_S, left_s))
+            handed_off = 0
+            while (left_s := until - time.monotonic()) > 0 or (
+                handed_off < options.hand_offs and left_s > -options.settles_within_s
+            ):
+                time.sleep(_LOOK_EVERY_S)
                 killing.check()
-                tell(Progress(left_s=left_s, hand_offs=_hand_offs(stage), kills=dict(killing.counts)))
+                handed_off = _hand_offs(stage)
+                tell(Progress(left_s=max(left_s, 0.0), hand_offs=handed_off, kills=dict(killing.counts)))
         killing.check()
         kills = dict(killing.counts)
         calm_since = time.monotonic()

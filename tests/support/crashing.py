@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -11,8 +9,9 @@ from pathlib import Path
 from notifygate import Gateway, Message
 from notifygate.failpoints import VARIABLE, FailPoint
 from support.clock import SimulatedClock
+from support.forks import Fork
 from support.messages import delivered_purchase, newsletter, order_update, review_request
-from support.processes import CHECKOUT, environment
+from support.processes import environment
 
 
 def requests(now: datetime) -> list[Message]:
@@ -52,26 +51,16 @@ DEEDS: dict[str, Callable[[Gateway, datetime], None]] = {
 }
 
 
-def do(
-    deed: str, config: Path, now: datetime, *, fail_at: FailPoint | str = ""
-) -> subprocess.CompletedProcess[str]:
-    """Do one of `DEEDS` in a process of its own, at that instant; return how that ended."""
-    return subprocess.run(
-        [sys.executable, "-m", "support.crashing", deed, now.isoformat()],
-        cwd=CHECKOUT,
-        env=environment(config, **{VARIABLE: str(fail_at)}),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def do(deed: str, config: Path, now: datetime, *, fail_at: FailPoint | str = "") -> int:
+    """Do one of `DEEDS` in a process of its own, at that instant; return the exit code."""
+    fork = Fork(_do, deed, now, env=environment(config, **{VARIABLE: str(fail_at)}))
+    try:
+        return fork.wait()
+    finally:
+        fork.kill()
 
 
-def _main(deed: str, now: str) -> None:
-    clock = SimulatedClock(datetime.fromisoformat(now))
+def _do(deed: str, now: datetime) -> None:
+    clock = SimulatedClock(now)
     with Gateway.open(clock=clock) as gate:
         DEEDS[deed](gate, clock())
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

@@ -1,4 +1,4 @@
-"""Other processes: Python scripts beside the test, and Dramatiq workers."""
+"""Other processes: Dramatiq workers, and what is true of all."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,50 +18,6 @@ def environment(config: Path, **more: str) -> dict[str, str]:
     """The environment of a process that works with that config and with this checkout."""
     path = os.pathsep.join([str(CHECKOUT), str(CHECKOUT / "tests")])
     return os.environ | {"NOTIFYGATE_CONFIG": str(config), "PYTHONPATH": path} | more
-
-
-def run_at_once(scripts: Sequence[str], config: Path) -> list[str]:
-    """Run Python scripts in a process each, all at the same time; return what they printed.
-
-    A script calls `ready()` when it is set up, which returns when all are. Raises `AssertionError` with the error
-    output of a script that failed.
-    """
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", f"from support.processes import ready\n{script}"],
-            env=environment(config),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for script in scripts
-    ]
-    try:
-        for process in processes:
-            assert process.stdout is not None
-            process.stdout.readline()
-        for process in processes:
-            assert process.stdin is not None
-            with suppress(BrokenPipeError):  # it has ended, and its error output is read below
-                process.stdin.write("go\n")
-                process.stdin.flush()
-        printed = []
-        for process in processes:
-            out, error = process.communicate(timeout=60)
-            assert process.returncode == 0, error
-            printed.append(out.strip())
-        return printed
-    finally:
-        for process in processes:
-            process.kill()
-            process.communicate()
-
-
-def ready() -> None:
-    """Wait, in a script of `run_at_once`, until all the others are ready as well."""
-    print("ready", flush=True)
-    sys.stdin.readline()
 
 
 def wait_until(holds: Callable[[], bool], *, within_s: float = 30, what: str) -> None:
