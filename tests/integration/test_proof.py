@@ -26,7 +26,8 @@ from notifygate import Gateway, LedgerError, NotFound
 from notifygate.audit.verification import Fault, Verification
 from notifygate.cli import main
 from notifygate.failpoints import FailPoint, armed
-from notifygate.ledger import partitions, seals
+from notifygate.ledger import journal, partitions, seals
+from notifygate.ledger.journal import Kind, Row
 from notifygate.notes import Checkpoint, NoteError, Signer, new_private_key
 from notifygate.sealing import LogKeys
 
@@ -155,6 +156,29 @@ class TestSealing:
         assert gate.proofs.verify().is_intact
         with plain_engine(ledger_url) as engine, engine.connect() as conn:
             assert seals.settled_up_to(conn) == positions(ledger_url)[-3]
+
+    @ON_POSTGRESQL
+    @pytest.mark.parametrize("rows", [1, 50])
+    def test_may_rely_on_it_that_a_transaction_has_its_number_before_its_rows_have_positions(
+        self, gate: Gateway, ledger_url: str, clock: SimulatedClock, rows: int
+    ) -> None:
+        """Else one that stops for long between the two is taken for one that began later, and its row is left out."""
+        tamper(
+            ledger_url,
+            """
+            CREATE FUNCTION checked_position() RETURNS bigint LANGUAGE plpgsql AS $$
+            BEGIN
+                ASSERT pg_current_xact_id_if_assigned() IS NOT NULL;
+                RETURN nextval('ledger_position_seq');
+            END $$
+            """,
+            "ALTER TABLE ledger ALTER position SET DEFAULT checked_position()",
+        )
+        row = Row(kind=Kind.SUBMITTED, at=clock.now, body={}, message_id="msg_1")
+
+        gate._runtime.ledger.transact(lambda conn: journal.append(conn, [row] * rows))
+
+        assert len(positions(ledger_url)) == rows
 
     @pytest.mark.parametrize("point", [FailPoint.SEAL_WRITTEN, FailPoint.CHECKPOINT_WRITTEN])
     def test_that_broke_off_is_made_good_by_the_next(self, gate: Gateway, point: FailPoint) -> None:

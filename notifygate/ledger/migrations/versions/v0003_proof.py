@@ -52,6 +52,7 @@ def upgrade() -> None:
     _create_tables()
     if op.get_bind().dialect.name == "postgresql":
         _let_free_texts_go_postgresql()
+        _number_the_transaction_first()
         for table in _APPEND_ONLY:
             op.execute(
                 f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table} "
@@ -105,6 +106,26 @@ def _let_free_texts_go_postgresql() -> None:
     op.execute(
         "CREATE TRIGGER consent_events_free_texts BEFORE UPDATE ON consent_events "
         "FOR EACH ROW EXECUTE FUNCTION notifygate_free_texts_go()"
+    )
+
+
+def _number_the_transaction_first() -> None:
+    """Let a transaction have its number before a row of the send log has its position.
+
+    A sealer takes a position for the last that can still come when the transactions with lower numbers are over.
+    """
+    op.execute(
+        """
+        CREATE FUNCTION notifygate_number_transaction() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            PERFORM pg_current_xact_id();
+            RETURN NULL;
+        END $$
+        """
+    )
+    op.execute(
+        "CREATE TRIGGER ledger_number_transaction BEFORE INSERT ON ledger "
+        "FOR EACH STATEMENT EXECUTE FUNCTION notifygate_number_transaction()"
     )
 
 
