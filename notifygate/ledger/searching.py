@@ -147,9 +147,13 @@ def positions_between(conn: sa.Connection, since: datetime | None, until: dateti
     instants holds all that is needed, and SQLite is kept from reading whole rows in the order of their positions.
     """
     lowest, highest = sa.select(sa.func.min(ledger.c.position)), sa.select(sa.func.max(ledger.c.position))
-    if since is not None:
+    if since is not None and until is not None:
+        between = ledger.c.at >= since, ledger.c.at < until
+        lowest = sa.select(sa.func.min(plain(ledger.c.position))).where(*between)
+        highest = sa.select(sa.func.max(plain(ledger.c.position))).where(*between)
+    elif since is not None:
         lowest = sa.select(sa.func.min(plain(ledger.c.position))).where(ledger.c.at >= since)
-    if until is not None:
+    elif until is not None:
         highest = sa.select(sa.func.max(plain(ledger.c.position))).where(ledger.c.at < until)
     first, last = conn.execute(lowest).scalar(), conn.execute(highest).scalar()
     return (1, 0) if first is None or last is None else (first, last)
