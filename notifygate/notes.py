@@ -1,4 +1,4 @@
-"""Checkpoints of a log as signed notes: its origin, its size and its root, signed with Ed25519.
+"""What is said of a log as signed notes: a checkpoint, which is its origin, size and root; and that it was restored.
 
 Source: C2SP signed-note and tlog-checkpoint (c2sp.org/signed-note, c2sp.org/tlog-checkpoint); RFC 8032.
 """
@@ -11,6 +11,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Self
 
 from cryptography.exceptions import InvalidSignature
@@ -25,6 +26,7 @@ _ID_BYTES = 4
 _KEY_NAME = re.compile(r"[^\s+]+")
 _SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 _SIGNATURE = "\u2014 "
+_RESTORED = "notifygate restored"
 _LONGEST = 100_000
 
 
@@ -132,21 +134,44 @@ class Checkpoint:
 
     def check(self, trusted: Iterable[Verifier]) -> Verifier:
         """See that one of the keys has signed it; return that key. Raises `NoteError`, also for a false signature."""
-        text, signatures = _parts(self.note)
-        known = {(key.name, key.key_id): key for key in trusted}
-        signed_by = None
-        for name, key_id, signature in signatures:
-            key = known.get((name, key_id))
-            if key is None:
-                continue
-            try:
-                key.public.verify(signature, text.encode())
-            except InvalidSignature:
-                raise NoteError("its signature is not that of the key that it names: it was forged") from None
-            signed_by = signed_by or key
-        if signed_by is None:
-            raise NoteError("it is not signed by a key that is trusted here")
-        return signed_by
+        return _checked(self.note, trusted)[1]
+
+
+def sign_restored(signer: Signer, ledger_id: str, at: datetime) -> str:
+    """A note that says that a ledger was restored from a backup."""
+    return signer.sign(f"{_RESTORED}\n{ledger_id}\n{at.isoformat()}\n")
+
+
+def restored_at(note: str, ledger_id: str, trusted: Iterable[Verifier]) -> datetime:
+    """When a ledger was restored, as one of the keys has signed. Raises `NoteError`."""
+    text, _ = _checked(note, trusted)
+    what, whose, at, *_ = [*text.split("\n"), "", ""]
+    try:
+        found = datetime.fromisoformat(at)
+    except ValueError:
+        found = None
+    if (what, whose) != (_RESTORED, ledger_id) or found is None or found.utcoffset() is None:
+        raise NoteError("it does not say when this ledger was restored")
+    return found
+
+
+def _checked(note: str, trusted: Iterable[Verifier]) -> tuple[str, Verifier]:
+    """The text of a note, and the key of those given that has signed it. Raises `NoteError`."""
+    text, signatures = _parts(note)
+    known = {(key.name, key.key_id): key for key in trusted}
+    signed_by = None
+    for name, key_id, signature in signatures:
+        key = known.get((name, key_id))
+        if key is None:
+            continue
+        try:
+            key.public.verify(signature, text.encode())
+        except InvalidSignature:
+            raise NoteError("its signature is not that of the key that it names: it was forged") from None
+        signed_by = signed_by or key
+    if signed_by is None:
+        raise NoteError("it is not signed by a key that is trusted here")
+    return text, signed_by
 
 
 def _parts(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:

@@ -44,10 +44,18 @@ _NOT_AGAIN_FOR_S = 0.7  # less than a tick of the scheduler
 class Restoration:
     """What is done once to a restored ledger, before anything is sent from it."""
 
-    def __init__(self, ledger: Ledger, policy: Policy, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        policy: Policy,
+        clock: Callable[[], datetime],
+        attest: Callable[[datetime], str | None] = lambda at: None,
+    ) -> None:
+        """`attest` signs that the ledger was restored at an instant, where this machine has a key to sign with."""
         self._ledger = ledger
         self._policy = policy
         self._clock = clock
+        self._attest = attest
 
     def put_in_doubt(self, until: datetime) -> int:
         """Put in doubt what the backup shows as waiting and was due at `until`, when the lost ledger ended.
@@ -59,10 +67,11 @@ class Restoration:
         while batch := self._ledger.transact(partial(self._take, until=until, after=after)):
             count, after = batch
             total += count
+        now = self._clock()
         row = journal.Row(
             kind=journal.Kind.RESTORED,
-            at=self._clock(),
-            body={"in_doubt": total, "until": until.isoformat()},
+            at=now,
+            body={"in_doubt": total, "until": until.isoformat(), "attested": self._attest(now)},
         )
         self._ledger.transact(lambda conn: journal.append(conn, [row]))
         return total

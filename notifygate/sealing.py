@@ -25,10 +25,10 @@ from notifygate import logs, whole_files
 from notifygate.config import LogSettings
 from notifygate.errors import LedgerError, NotifygateError
 from notifygate.failpoints import FailPoint, reach
-from notifygate.ledger import journal, seals
+from notifygate.ledger import restores, seals
 from notifygate.ledger.database import Ledger, LedgerConflict
 from notifygate.ledger.schema import to_micros
-from notifygate.notes import Checkpoint, NoteError, Signer, Verifier, new_private_key
+from notifygate.notes import Checkpoint, NoteError, Signer, Verifier, new_private_key, sign_restored
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _LOCK_NAME = "sealing.lock"
 _KEY_NAME = "log-key.pem"
 _SEE = "run 'notifygate log verify'"
-_INCOMPLETE = f"a part of the seals of the send log is missing: {_SEE}"
+_INCOMPLETE = f"the seals of the send log are not whole: {_SEE}"
 _VERIFIERS_NAME = "log-verifiers.txt"
 
 
@@ -239,17 +239,31 @@ class Sealer:
         before the call has its place when it returns.
         """
         total = 0
-        try:
-            with self._turn_on_this_machine(patiently) as is_ours:
-                while is_ours and (count := self._seal_some(patiently)):
-                    total += count
-                    if count < _AT_ONCE:
-                        break
-        except LedgerConflict:
-            return total + (self.seal(patiently=True) if patiently else 0)  # another process was quicker
-        except KeyError:
-            raise LedgerError(_INCOMPLETE) from None
-        return total
+        while True:
+            size = self._size()
+            try:
+                with self._turn_on_this_machine(patiently) as is_ours:
+                    while is_ours and (count := self._seal_some(patiently)):
+                        total += count
+                        if count < _AT_ONCE:
+                            break
+            except LedgerConflict:
+                if (
+                    self._size() == size
+                ):  # nobody was quicker: what is there already was not written by a sealer
+                    raise LedgerError(_INCOMPLETE) from None
+                if patiently:
+                    continue
+            except KeyError:
+                raise LedgerError(_INCOMPLETE) from None
+            return total
+
+    def _size(self) -> int:
+        with self._ledger.read() as conn:
+            try:
+                return seals.size(conn)
+            except KeyError:
+                raise LedgerError(_INCOMPLETE) from None
 
     @contextmanager
     def _turn_on_this_machine(self, patiently: bool) -> Iterator[bool]:
@@ -299,11 +313,19 @@ class Sealer:
         return self.checkpoint()
 
     def last_signed_here(self, conn: sa.Connection) -> Checkpoint | None:
-        """What this machine signed last, unless the ledger was restored from a backup since."""
+        """What this machine signed last, unless the ledger was restored from a backup since, as a key says."""
         here = self._signed_here.read()
-        if here is None or journal.was_restored_since(conn, here.at):
+        if here is None:
+            return None
+        restored = restores.told_of(conn, self._ledger.id, self.keys.public())
+        if any(told.signed_at is not None and told.signed_at >= here.at for told in restored):
             return None
         return here.checkpoint
+
+    def attest_restored(self, at: datetime) -> str | None:
+        """Sign that the ledger was restored from a backup; None where this machine has no key."""
+        signer = self.keys.signer
+        return None if signer is None else sign_restored(signer, self._ledger.id, at)
 
     def checkpoint(self, *, unless_newer_than: timedelta = timedelta(0)) -> Checkpoint | None:
         """Sign what the tree says now, and keep it; return the newest checkpoint there is.
@@ -311,8 +333,9 @@ class Sealer:
         None where nothing is sealed yet, or where this machine has no key and no other has signed. Raises
         `LedgerError` where the tree is not the one that the last checkpoint is of: that is never signed.
         """
+        size = self._size()
         with self._ledger.read() as conn:
-            newest, size = seals.newest_checkpoint(conn), seals.size(conn)
+            newest = seals.newest_checkpoint(conn)
         if newest is not None:
             of_size, note, made_at = newest
             age = to_micros(self._clock()) - made_at

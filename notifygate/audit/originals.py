@@ -3,26 +3,61 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 import orjson
 import sqlalchemy as sa
 
-from notifygate.ledger import consents, journal
+from notifygate.ledger import consents, journal, seals
 from notifygate.ledger.schema import to_micros
 
 _CONSENT = b'"kind":"consent"'
+_POLICY = re.compile(rb',"policy":"([0-9a-f]{64})",')
+
+
+class Tally:
+    """Of which ids a collection is, whatever their order, in a few bytes."""
+
+    def __init__(self) -> None:
+        self._sum = 0
+        self._count = 0
+
+    def add(self, name: str) -> None:
+        self._sum += int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
+        self._count += 1
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tally) and (self._sum, self._count) == (other._sum, other._count)
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
+
+def policies_named(forms: Iterable[bytes]) -> Iterator[str]:
+    """The hashes of the policies that rows in their canonical form were decided under."""
+    for form in forms:
+        if (found := _POLICY.search(form, form.rfind(b',"policy":"'))) is not None:
+            yield found[1].decode()
 
 
 def consent_rows(forms: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
-    """Those rows that are about consent, of rows in their canonical form."""
+    """Those rows that are about consent, of rows in their canonical form; none that is not as the gateway writes it."""
     for form in forms:
         if _CONSENT in form:
-            row = orjson.loads(form)
-            if row["kind"] == journal.Kind.CONSENT.value:
+            try:
+                row = orjson.loads(form)
+            except ValueError:
+                continue
+            if row["kind"] == journal.Kind.CONSENT.value and isinstance(row["body"], dict):
                 yield row
+
+
+def events_told(logged: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, int]]:
+    """The ids of the events that rows about consent tell of, and the instant of each row."""
+    for row in logged:
+        yield str(row["body"].get("event_id")), row["at"]
 
 
 def altered_events(conn: sa.Connection, logged: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
@@ -37,28 +72,38 @@ def altered_events(conn: sa.Connection, logged: Iterable[Mapping[str, Any]]) -> 
             yield event_id, f"says something else than the log: {', '.join(names)}"
 
 
-def unlogged_events(conn: sa.Connection) -> Iterator[str]:
-    """The ids of consent events that the log knows nothing of."""
-    logged = {str(row.body.get("event_id")) for row in journal.of_kind(conn, journal.Kind.CONSENT)}
-    for event_id in consents.every_id(conn):
+def unlogged_events(conn: sa.Connection, *, since: datetime | None) -> Iterator[str]:
+    """The ids of consent events, recorded at an instant or later, that the log knows nothing of."""
+    rows = seals.rows_of_kind(conn, journal.Kind.CONSENT.value)
+    logged = {event_id for event_id, _ in events_told(consent_rows(row.data for row in rows))}
+    for event_id in consents.every_id(conn, since=since):
         if event_id not in logged:
             yield event_id
 
 
-def altered_policies(conn: sa.Connection) -> Iterator[str]:
-    """The hashes of policies whose text is another than the hash is of."""
+def altered_policies(conn: sa.Connection, named: Collection[str]) -> Iterator[tuple[str, str]]:
+    """Of policies, kept or `named`, those whose text is not there or another: the hash, and what is wrong."""
+    known = set()
     for policy_hash, text in journal.every_policy(conn):
-        if hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest() != policy_hash:
-            yield policy_hash
+        known.add(policy_hash)
+        told = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else b""
+        if hashlib.sha256(told).hexdigest() != policy_hash:
+            yield policy_hash, "is not the one that it is the hash of"
+    for policy_hash in sorted(set(named) - known):
+        yield policy_hash, "is missing, though decisions name it"
 
 
 def _differing(event: Mapping[str, Any], row: Mapping[str, Any]) -> list[str]:
     body = row["body"]
     told = {name: body[name] for name in body if name not in ("occurred_at", "expires_at")}
     told |= {"contact_point_id": row["contact_point_id"], "recorded_at": row["at"]}
-    told |= {name: _micros(body.get(name)) for name in ("occurred_at", "expires_at")}
+    told |= {name: _instant(body.get(name)) for name in ("occurred_at", "expires_at")}
     return sorted(name for name, value in told.items() if name in event and event[name] != value)
 
 
-def _micros(text: str | None) -> int | None:
-    return None if text is None else to_micros(datetime.fromisoformat(text))
+def _instant(text: Any) -> Any:
+    """As it is kept; what is no instant as it stands."""
+    try:
+        return None if text is None else to_micros(datetime.fromisoformat(text))
+    except (TypeError, ValueError):
+        return text

@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -19,8 +20,9 @@ import sqlalchemy as sa
 
 from notifygate.audit import originals
 from notifygate.audit.progress import Progress
-from notifygate.ledger import consents, journal, seals
+from notifygate.ledger import consents, removal, restores, seals
 from notifygate.ledger.database import Ledger
+from notifygate.ledger.schema import to_micros
 from notifygate.ledger.seals import Seal, SealedRow
 from notifygate.merkle import Frontier, fold
 from notifygate.notes import Checkpoint, NoteError, Verifier
@@ -47,6 +49,8 @@ class Fault(StrEnum):
     CHECKPOINT_DIFFERS = "checkpoint_differs"
     CHECKPOINT_FOREIGN = "checkpoint_foreign"
     CHECKPOINT_UNTRUSTED = "checkpoint_untrusted"
+    KEY_ALTERED = "key_altered"
+    REMOVAL_FORGED = "removal_forged"
     CONSENT_ALTERED = "consent_altered"
     POLICY_ALTERED = "policy_altered"
 
@@ -68,7 +72,8 @@ class Problem:
 class RemovalTold:
     """What the log says was removed from it: when, by whom, how many rows of which part.
 
-    It is believed because the log says so: whether it was one of yours is for you to say.
+    It is believed because the log says so: whether it was one of yours is for you to say. `earlier` is how many more
+    rows it says were removed before, by removals that it has no row of any more.
     """
 
     position: int
@@ -76,6 +81,7 @@ class RemovalTold:
     actor: str
     part: str
     rows: int
+    earlier: int
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -84,7 +90,23 @@ class RemovalTold:
             "actor": self.actor,
             "part": self.part,
             "rows": self.rows,
+            "earlier": self.earlier,
         }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestoreTold:
+    """That the log says that it was restored from a backup.
+
+    Where `is_signed` by a trusted key, what was signed before it need not be the beginning of the log any more.
+    """
+
+    position: int
+    at: datetime
+    is_signed: bool
+
+    def to_json(self) -> dict[str, Any]:
+        return {"position": self.position, "at": self.at.isoformat(), "is_signed": self.is_signed}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +115,15 @@ class Verification:
 
     `size` is the number of leaves, `removed` how many of their rows were removed by retention, as the log itself says
     in `removals`, and `unsealed` how many rows wait for their seal. `sealed_late` counts rows that were sealed more
-    than an hour after the instant that they bear. `checkpoints` were compared, of which `outside` were brought from
-    elsewhere.
+    than an hour after the instant that they bear, or after rows that bear such an instant. `restorations` are from
+    backups. `checkpoints` were compared, of which `outside` were brought from elsewhere.
     """
 
     size: int
     root: bytes
     removed: int
     removals: tuple[RemovalTold, ...]
+    restorations: tuple[RestoreTold, ...]
     unsealed: int
     sealed_late: int
     checkpoints: int
@@ -122,6 +145,7 @@ class Verification:
             "root": self.root.hex(),
             "removed": self.removed,
             "removals": [one.to_json() for one in self.removals],
+            "restorations": [one.to_json() for one in self.restorations],
             "unsealed": self.unsealed,
             "sealed_late": self.sealed_late,
             "checkpoints": self.checkpoints,
@@ -151,7 +175,7 @@ def verify(
     `progress` is called with the number of leaves verified, and of all. Raises `LedgerError`.
     """
     with ledger.read(at_one_moment=True) as conn, seals.reading_anything(conn):
-        check = _Check(conn, origin, trusted, progress)
+        check = _Check(conn, ledger.id, origin, trusted, progress)
         check.take(outside, seen_here)
         check.run()
     return Verification(
@@ -159,6 +183,7 @@ def verify(
         root=check.tree.root(),
         removed=check.removed,
         removals=tuple(check.removals),
+        restorations=tuple(check.restorations),
         unsealed=check.unsealed,
         sealed_late=check.sealed_late,
         checkpoints=check.checkpoints,
@@ -185,16 +210,6 @@ class _Misfit:
         return self.row is not None and self is not other and self.row.hash_at(other.position) == other.sealed
 
 
-def _told(row: journal.Row) -> RemovalTold:
-    return RemovalTold(
-        position=row.position or 0,
-        at=row.at,
-        actor=str(row.body.get("actor")),
-        part=str(row.body.get("partition")),
-        rows=int(row.body.get("rows", 0)),
-    )
-
-
 def _place(problem: Problem) -> tuple[bool, int]:
     return (problem.leaf is None, problem.leaf or 0)
 
@@ -204,6 +219,7 @@ class _Check:
     """One run over the log, leaf by leaf."""
 
     conn: sa.Connection
+    ledger_id: str
     origin: str
     trusted: Sequence[Verifier]
     progress: Progress
@@ -225,6 +241,9 @@ class _Check:
     tile: list[bytes] = field(default_factory=list)
     good_up_to: int = 0
     removals: list[RemovalTold] = field(default_factory=list)
+    restorations: list[RestoreTold] = field(default_factory=list)
+    removed_until: datetime | None = None
+    """What was removed is older."""
     named: list[Verifier] = field(default_factory=list)
     """The keys that the ledger says have signed it."""
     next_leaf: int = 0
@@ -232,16 +251,28 @@ class _Check:
     """Whether the leaves so far are all there are, so that the tree over them can be compared."""
     settled: int = 0
     highest: int = 0
-    consents: int = 0
+    latest: int = 0
+    """The latest instant that a leaf so far bears."""
+    events: originals.Tally = field(default_factory=originals.Tally)
+    """The consent events that the log tells of, of those that may not be missing in it."""
+    policies: set[str] = field(default_factory=set)
+    """The policies that decisions name."""
 
     def take(self, outside: Sequence[Checkpoint], seen_here: Checkpoint | None) -> None:
         """Note what checkpoints say: those brought from elsewhere, the last of this machine, and the ledger's."""
-        self.named = list(map(Verifier.parse, seals.verifiers(self.conn)))
+        for text in seals.verifiers(self.conn):
+            try:
+                self.named.append(Verifier.parse(text))
+            except NoteError as error:
+                self._report(Fault.KEY_ALTERED, f"a key that the ledger names: {error}")
         for number, checkpoint in enumerate(outside, 1):
             self._note(checkpoint, f"checkpoint {number} of those given, of {checkpoint.size:,} rows")
         if seen_here is not None:
             self._note(seen_here, f"the checkpoint that this machine signed last, of {seen_here.size:,} rows")
         for size, note, _ in seals.all_checkpoints(self.conn):
+            if type(size) is not int or not isinstance(note, str):
+                self._report(Fault.CHECKPOINT_FORGED, "a checkpoint of the ledger is not a number and a text")
+                continue
             called = f"the ledger's checkpoint of {size:,} rows"
             try:
                 checkpoint = Checkpoint.parse(note)
@@ -278,8 +309,11 @@ class _Check:
         return True
 
     def run(self) -> None:
-        self._find_what_was_removed()
-        total = seals.size(self.conn)
+        total = 0
+        with suppress(KeyError):  # where the last seal is not whole, which is found below
+            total = seals.size(self.conn)
+            self._find_what_was_removed()
+        self._find_restorations()
         last_position = -(2**63)
         for batch in self._batches():
             last_position = self._verify(batch, last_position)
@@ -291,16 +325,31 @@ class _Check:
         self._look_at_originals()
 
     def _find_what_was_removed(self) -> None:
-        """The leaves that rows about removals name. Such a row counts where it is a leaf itself, or is to be one."""
-        settled = seals.settled_up_to(self.conn)
-        for row in journal.of_kind(self.conn, journal.Kind.DROPPED):
-            assert row.position is not None  # noqa: S101  # it was read
-            sealed = seals.leaf_of(self.conn, row.position)
-            [found] = seals.rows_at(self.conn, [row.position])
-            if row.position > settled if sealed is None else found.hash == sealed[1]:
-                self.gone += [(int(first), int(last)) for first, last in row.body.get("leaves", ())]
-                self.removals.append(_told(row))
-        self.gone.sort()
+        """The leaves that rows about removals name, as far as what these say can be."""
+        for told in removal.told_of(self.conn):
+            if told.fault or told.at is None:
+                what = f"row {told.position:,}, about a removal, {told.fault}"
+                self._report(Fault.REMOVAL_FORGED, what, leaf=told.leaf, position=told.position)
+                continue
+            self.gone = list(told.leaves)
+            if told.until is not None:
+                self.removed_until = max(told.until, self.removed_until or told.until)
+            self.removals.append(
+                RemovalTold(
+                    position=told.position,
+                    at=told.at,
+                    actor=told.actor,
+                    part=told.part,
+                    rows=told.rows,
+                    earlier=told.earlier,
+                )
+            )
+
+    def _find_restorations(self) -> None:
+        for told in restores.told_of(self.conn, self.ledger_id, self.trusted):
+            self.restorations.append(
+                RestoreTold(position=told.position, at=told.at, is_signed=told.signed_at == told.at)
+            )
 
     def _is_gone(self, leaf: int) -> bool:
         place = bisect_right(self.gone, (leaf, 2**63)) - 1
@@ -328,8 +377,11 @@ class _Check:
                 if at_once > 1:
                     at_once = 1  # find the one that is not whole
                     continue
-                broken = int(error.args[0][1])
+                broken = error.args[0][1]
                 self.is_whole = False
+                if type(broken) is not int:
+                    self._report(Fault.SEAL_ALTERED, "a seal that is not whole begins at no leaf")
+                    return
                 self._report(
                     Fault.SEAL_ALTERED, f"the seal that begins at leaf {broken:,} is not whole", leaf=broken
                 )
@@ -348,7 +400,7 @@ class _Check:
         late = [position for position in positions if position <= last_position]
         rows |= {row.position: row for row in seals.rows_at(self.conn, late)}
         self._look_for_a_second_place(batch, set(late))
-        self._compare_consents(rows.values())
+        self._compare_originals(rows.values())
         self.strays.difference_update(late)
         for seal in batch:
             self._check_order(seal)
@@ -364,7 +416,9 @@ class _Check:
             for leaf, position in enumerate(seal.positions, seal.first_leaf):
                 if position not in late:
                     continue
-                other = seals.leaf_of(self.conn, position)
+                other = None
+                with suppress(KeyError):  # a seal that is not whole is found where it stands
+                    other = seals.leaf_of(self.conn, position)
                 if other is not None and other[0] < leaf:
                     told = f"row {position:,} has a place already, at leaf {other[0]:,}"
                     self._report(Fault.SEALED_TWICE, told, leaf=leaf, position=position)
@@ -381,7 +435,9 @@ class _Check:
             self._report(Fault.SEAL_ALTERED, told, leaf=seal.first_leaf)
             self.is_whole = False
         self.highest = max(self.highest, *seal.positions)
-        if not self.settled <= seal.settled <= self.highest:
+        # Only on PostgreSQL rows may be committed after later ones, so that it may lag.
+        lowest = self.settled if self.conn.dialect.name == "postgresql" else max(seal.positions)
+        if not lowest <= seal.settled <= self.highest:
             told = f"the seal that begins at leaf {seal.first_leaf:,} calls rows settled that cannot be"
             self._report(Fault.SEAL_ALTERED, told, leaf=seal.first_leaf)
         self.settled = max(self.settled, min(seal.settled, self.highest))
@@ -398,7 +454,8 @@ class _Check:
             if row.hash != sealed:
                 followed = row if len(self.misfits) < _FOLLOWED else None
                 self.misfits.append(_Misfit(leaf, position, sealed, followed))
-            self.sealed_late += sealed_at - row.at > _SEALED_LATE_MICROS
+            self.latest = max(self.latest, row.at)
+            self.sealed_late += max(sealed_at, self.latest) - row.at > _SEALED_LATE_MICROS
         self._append(sealed)
 
     def _append(self, sealed: bytes) -> None:
@@ -444,19 +501,26 @@ class _Check:
                 if len(below) == _TILE:
                     self._verify_nodes(level, number, fold([below[one] for one in sorted(below)]))
             level += seals.TILE_LEVEL
+        if self.is_whole and (found := seals.node_beyond(self.conn, self.tree.size)) is not None:
+            told = "there are kept roots of leaves that are not there, of level {} and number {}".format(
+                *found
+            )
+            self._report(Fault.SEAL_ALTERED, told, leaf=self.tree.size)
 
     def _look_at_the_rest(self, last_position: int) -> None:
         """Rows that no seal has: the newest are to be sealed yet, all others were put in."""
-        settled = min(seals.settled_up_to(self.conn), self.highest)
         for position in sorted(self.strays):
-            if position <= settled:
+            if position <= self.settled:
                 self._report(
                     Fault.INSERTED,
                     f"row {position:,} has no place in the tree, though later rows have: it was put in",
                     position=position,
                 )
-        waiting = sum(position > settled for position in self.strays)
-        self.unsealed = waiting + journal.count_after(self.conn, last_position)
+        self.unsealed = sum(position > self.settled for position in self.strays)
+        while rows := seals.rows_after(self.conn, last_position, _LEAVES_AT_ONCE):
+            self._compare_originals(rows)
+            self.unsealed += len(rows)
+            last_position = rows[-1].position
 
     def _tell_of_moves(self) -> None:
         """Of rows that do not fit: whether they were changed, or stand in another's place."""
@@ -468,20 +532,25 @@ class _Check:
                 fault = Fault.REORDERED
             self._report(fault, told, leaf=misfit.leaf, position=misfit.position)
 
-    def _compare_consents(self, rows: Collection[SealedRow]) -> None:
+    def _compare_originals(self, rows: Collection[SealedRow]) -> None:
+        self.policies.update(originals.policies_named(row.data for row in rows))
         logged = list(originals.consent_rows(row.data for row in rows))
-        self.consents += len(logged)
         for event_id, wrong in originals.altered_events(self.conn, logged):
             self._report(Fault.CONSENT_ALTERED, f"consent event {event_id} {wrong}")
+        for event_id, at in originals.events_told(logged):
+            if self.removed_until is None or at >= to_micros(self.removed_until):
+                self.events.add(event_id)
 
     def _look_at_originals(self) -> None:
-        """Policies, and consent events that the log does not know: where rows of it are gone, it need not."""
-        for policy_hash in originals.altered_policies(self.conn):
-            told = f"the text of policy {policy_hash} is not the one that it is the hash of"
-            self._report(Fault.POLICY_ALTERED, told)
-        if self.removed or self.consents + self.unsealed >= consents.count(self.conn):
+        """Policies, and consent events that the log does not know: it need not know those that rows removed told of."""
+        for policy_hash, wrong in originals.altered_policies(self.conn, self.policies):
+            self._report(Fault.POLICY_ALTERED, f"the text of policy {policy_hash} {wrong}")
+        kept = originals.Tally()
+        for event_id in consents.every_id(self.conn, since=self.removed_until):
+            kept.add(event_id)
+        if kept == self.events:
             return
-        for event_id in originals.unlogged_events(self.conn):
+        for event_id in originals.unlogged_events(self.conn, since=self.removed_until):
             self._report(Fault.CONSENT_ALTERED, f"consent event {event_id} is not in the log: it was put in")
 
     def _look_for_a_cut(self) -> None:

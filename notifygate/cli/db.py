@@ -131,9 +131,12 @@ def restored(
         )
     runtime = Runtime(loaded)
     try:
-        restoration = Restoration(runtime.ledger, runtime.config.policy, runtime.clock)
+        restoration = Restoration(
+            runtime.ledger, runtime.config.policy, runtime.clock, runtime.sealer.attest_restored
+        )
         at = until or runtime.clock()
         count = restoration.would_be_in_doubt(at) if dry_run else restoration.put_in_doubt(at)
+        has_key = runtime.sealer.keys.signer is not None
     finally:
         runtime.close()
     if json:
@@ -144,6 +147,10 @@ def restored(
         output.say(f"{messages} would be put in doubt; nothing was changed")
     else:
         output.say(f"{messages}: now in doubt. See 'notifygate doubt list'. Workers may start.")
+    if not has_key:
+        output.complain(
+            "the key of the send log is not on this machine: run it where that is as well, or nothing more is signed"
+        )
 
 
 @app.command("partitions")

@@ -165,8 +165,15 @@ def _show(found: Verification) -> None:
     )
     for told in found.removals[-_SHOWN:]:
         when = output.instant(told.at)
+        earlier = f", and {told.earlier:,} earlier ones that no other row tells of" if told.earlier else ""
         output.say(
-            f"removed: {told.rows:,} rows of {told.part}, on {when}, by {told.actor} (row {told.position:,})"
+            f"removed: {told.rows:,} rows of {told.part}{earlier}, on {when}, by {told.actor} "
+            f"(row {told.position:,})"
+        )
+    for restored in found.restorations[-_SHOWN:]:
+        signed = "" if restored.is_signed else ", which no trusted key has signed"
+        output.say(
+            f"restored from a backup: {output.instant(restored.at)} (row {restored.position:,}){signed}"
         )
     for problem in found.problems[:_SHOWN]:
         where = "" if problem.leaf is None else f"leaf {problem.leaf:,}: "
@@ -175,7 +182,7 @@ def _show(found: Verification) -> None:
         output.say(f"… and {found.problem_count - _SHOWN:,} more")
     if found.sealed_late:
         output.complain(
-            f"{found.sealed_late:,} rows were sealed more than an hour after the instant they bear",
+            f"{found.sealed_late:,} rows were sealed more than an hour after the instant that they or others bear",
             prefix="note: ",
         )
     if found.keys_are_the_ledgers_own:

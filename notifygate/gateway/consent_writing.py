@@ -19,7 +19,10 @@ STORED = tuple(field.name for field in fields(ConsentEvent) if field.name != "co
 """The fields that a consent event has as columns; its contact point is kept by id."""
 
 # What goes into the ledger row. Free texts stay in the consent event: a reader may have typed an address there.
-_LOGGED = ("event_id", "state", "party", "channel", "purpose", "basis", "includes_service", "invalidates")
+_LOGGED = (
+    *("event_id", "state", "party", "channel", "purpose", "basis", "notice_version", "opt_out_offered"),
+    *("includes_service", "invalidates"),
+)
 
 
 def kept_of_erased(event: ConsentEvent) -> ConsentEvent:

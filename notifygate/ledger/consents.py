@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
@@ -72,11 +73,10 @@ def facts_of(conn: sa.Connection, event_ids: Collection[str]) -> dict[str, dict[
     return {row.event_id: dict(row._mapping) for row in conn.execute(query)}
 
 
-def every_id(conn: sa.Connection) -> Iterator[str]:
-    """The ids of all consent events."""
-    yield from conn.execute(sa.select(consent_events.c.event_id)).scalars()
-
-
-def count(conn: sa.Connection) -> int:
-    """How many consent events there are."""
-    return int(conn.execute(sa.select(sa.func.count()).select_from(consent_events)).scalar_one())
+def every_id(conn: sa.Connection, *, since: datetime | None = None) -> Iterator[str]:
+    """The ids of all consent events, or of those recorded at an instant or later."""
+    query = sa.select(consent_events.c.event_id)
+    if since is not None:
+        query = query.where(consent_events.c.recorded_at >= since)
+    for event_id in conn.execute(query.execution_options(yield_per=10_000)).scalars():
+        yield str(event_id)

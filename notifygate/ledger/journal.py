@@ -130,12 +130,6 @@ def of_kind(conn: sa.Connection, kind: Kind) -> Iterator[Row]:
         yield _from_columns(row)
 
 
-def count_after(conn: sa.Connection, position: int) -> int:
-    """How many rows there are at later positions."""
-    query = sa.select(sa.func.count()).select_from(ledger).where(ledger.c.position > position)
-    return int(conn.execute(query).scalar_one())
-
-
 def search(
     conn: sa.Connection,
     *,
@@ -212,8 +206,8 @@ def policies_seen(conn: sa.Connection, hashes: Sequence[str]) -> dict[str, tuple
     return {row.hash: (row.text, row.first_seen_at) for row in conn.execute(query)}
 
 
-def every_policy(conn: sa.Connection) -> Iterator[tuple[str, str]]:
-    """The hash and the text of every policy that has decided anything."""
+def every_policy(conn: sa.Connection) -> Iterator[tuple[Any, Any]]:
+    """The hash and the text of every policy that has decided anything, as the table has them."""
     for row in conn.execute(sa.select(policies.c.hash, policies.c.text)):
         yield row.hash, row.text
 

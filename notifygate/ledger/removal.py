@@ -6,15 +6,17 @@ were. It says so of all that were ever removed, so that an older row of its kind
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import orjson
 import sqlalchemy as sa
 
 from notifygate.errors import LedgerError
 from notifygate.ledger import journal, seals
-from notifygate.ledger.schema import ledger, to_micros
+from notifygate.ledger.schema import from_micros, ledger, to_micros
 
 Runs = Sequence[tuple[int, int]]
 """Whole numbers in order, as the first and the last of each unbroken run."""
@@ -34,14 +36,91 @@ def record(conn: sa.Connection, positions: Runs, rows: int, now: datetime, body:
             "rows that are to be removed are not all sealed yet: workers do that within a second, and 'notifygate log "
             "checkpoint' at once"
         )
-    earlier = [
-        (int(first), int(last))
-        for row in journal.of_kind(conn, journal.Kind.DROPPED)
-        for first, last in row.body.get("leaves", ())
-    ]
-    gone = [list(run) for run in _joined([*earlier, *leaves])]
+    earlier = [run for told in told_of(conn) if not told.fault for run in told.leaves]
+    gone = [list(run) for run in joined([*earlier, *leaves])]
     row = journal.Row(kind=journal.Kind.DROPPED, at=now, body={**body, "leaves": gone})
     journal.append(conn, [row])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What one row says of a removal.
+
+    `leaves` are those of all removals up to it, as runs that do not touch. `earlier` is how many of them were removed
+    by removals whose own rows are gone. Where the row says what cannot be, `fault` is what that is.
+    """
+
+    position: int
+    leaf: int | None
+    at: datetime | None
+    actor: str = "?"
+    part: str = "?"
+    until: datetime | None = None
+    """What was removed is older."""
+    rows: int = 0
+    leaves: Runs = ()
+    earlier: int = 0
+    fault: str = ""
+
+
+def told_of(conn: sa.Connection) -> Iterator[Told]:
+    """What the send log says that was removed from it, oldest first, by rows that are leaves or are yet to be.
+
+    Raises `KeyError` where the last seal is not whole.
+    """
+    settled, size = seals.settled_up_to(conn), seals.size(conn)
+    known: Runs | None = None
+    for row in seals.rows_of_kind(conn, journal.Kind.DROPPED.value):
+        try:
+            sealed = seals.leaf_of(conn, row.position)
+        except KeyError:
+            yield Told(position=row.position, leaf=None, at=None, fault="may be in a seal that is not whole")
+            continue
+        if row.position <= settled if sealed is None else row.hash != sealed[1]:
+            continue  # it was put in or altered: a finding of its own
+        leaf, end = (None, size) if sealed is None else (sealed[0], sealed[0])
+        try:
+            told = _read(row, leaf)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+            yield Told(position=row.position, leaf=leaf, at=None, fault="cannot be read")
+            continue
+        told = _judged(told, known, end)
+        if not told.fault:
+            known = told.leaves
+        yield told
+
+
+def _read(row: seals.SealedRow, leaf: int | None) -> Told:
+    found = orjson.loads(row.data)
+    body = found["body"]
+    until = body.get("until")
+    leaves = [(int(first), int(last)) for first, last in body.get("leaves", ())]
+    return Told(
+        position=row.position,
+        leaf=leaf,
+        at=from_micros(found["at"]),
+        actor=str(body.get("actor")),
+        part=str(body.get("partition")),
+        until=None if until is None else datetime.fromisoformat(until),
+        rows=int(body["rows"]),
+        leaves=joined(leaves) if "leaves" in body else (),
+    )
+
+
+def _judged(told: Told, known: Runs | None, end: int) -> Told:
+    """The same with what is wrong about it: `known` are the leaves of those before it, `end` is the first after them.
+
+    What was removed before the log was sealed has no leaves.
+    """
+    if not told.leaves:
+        return replace(told, leaves=known or ())
+    leaves = joined([*(known or ()), *told.leaves])
+    added = _count(leaves) - _count(known or ())
+    if told.leaves[0][0] < 0 or told.leaves[-1][1] >= end:
+        return replace(told, fault="names rows that came after it")
+    if added < told.rows or (known is not None and added > told.rows):
+        return replace(told, fault=f"names {added:,} rows, and says that {told.rows:,} were removed")
+    return replace(told, leaves=leaves, earlier=added - told.rows)
 
 
 def runs_in(conn: sa.Connection, table: str) -> Runs:
@@ -81,10 +160,11 @@ def delete_on_sqlite(conn: sa.Connection, positions: Sequence[int], since: datet
 
 def runs_of(positions: Iterable[int]) -> Runs:
     """Positions in order, as runs."""
-    return _joined((position, position) for position in positions)
+    return joined((position, position) for position in positions)
 
 
-def _joined(runs: Iterable[tuple[int, int]]) -> Runs:
+def joined(runs: Iterable[tuple[int, int]]) -> Runs:
+    """The same numbers, as runs that do not touch."""
     found: list[tuple[int, int]] = []
     for first, last in sorted(runs):
         if found and first <= found[-1][1] + 1:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,9 +18,10 @@ from typing import Any
 import orjson
 import sqlalchemy as sa
 
+from notifygate.errors import LedgerError
 from notifygate.ledger import rows
 from notifygate.ledger.canonical import COLUMNS, canonical
-from notifygate.ledger.schema import Instant, checkpoints, keys, ledger, seals, tree_nodes
+from notifygate.ledger.schema import IS_RARE_SQL, Instant, checkpoints, keys, ledger, seals, tree_nodes
 from notifygate.merkle import HASH_BYTES, Tree, fold, leaf_hash
 
 TILE_LEVEL = 8
@@ -121,10 +122,9 @@ def take_turn(conn: sa.Connection, *, patiently: bool) -> bool:
 
 
 def size(conn: sa.Connection) -> int:
-    """How many leaves there are."""
-    query = sa.select(seals.c.first_leaf, seals.c.leaves).order_by(seals.c.first_leaf.desc()).limit(1)
-    last = conn.execute(query).one_or_none()
-    return int(last.first_leaf) + int(last.leaves) if last else 0
+    """How many leaves there are. Raises `KeyError` where the last seal is not whole."""
+    last = _last(conn)
+    return last.first_leaf + last.leaves if last else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,8 +168,21 @@ def count_unsealed(conn: sa.Connection, at_most: int) -> int:
 
 def settled_up_to(conn: sa.Connection) -> int:
     """The position up to which every row that there will ever be has a place already."""
-    query = sa.select(seals.c.settled).order_by(seals.c.first_leaf.desc()).limit(1)
-    return int(conn.execute(query).scalar() or 0)
+    last = _last(conn)
+    return int(last.settled) if last else 0
+
+
+def _last(conn: sa.Connection) -> Any:
+    """The numbers of the last seal, if there is one. Raises `KeyError` where they are none: SQLite keeps anything."""
+    query = sa.select(seals.c.first_leaf, seals.c.leaves, seals.c.settled).order_by(seals.c.first_leaf.desc())
+    last = conn.execute(query.limit(1)).one_or_none()
+    if last is not None and not _are_whole_numbers(last):
+        raise KeyError((0, last.first_leaf))
+    return last
+
+
+def _are_whole_numbers(values: Iterable[Any]) -> bool:
+    return all(type(value) is int for value in values)
 
 
 def _snapshot(conn: sa.Connection) -> tuple[int | None, int | None]:
@@ -359,6 +372,19 @@ def rows_at(conn: sa.Connection, positions: Sequence[int]) -> Iterator[SealedRow
             yield _sealed_row(row._mapping)
 
 
+def rows_of_kind(conn: sa.Connection, kind: str) -> Iterator[SealedRow]:
+    """The rows of one of the rare kinds, oldest first, as the tree sees them."""
+    query = sa.select(*_ROW).where(sa.text(IS_RARE_SQL), ledger.c.kind == kind)
+    for row in conn.execute(query.order_by(ledger.c.position)):
+        yield _sealed_row(row._mapping)
+
+
+def rows_after(conn: sa.Connection, position: int, limit: int) -> list[SealedRow]:
+    """At most so many rows at later positions, in order, as the tree sees them."""
+    query = sa.select(*_ROW).where(ledger.c.position > position).order_by(ledger.c.position).limit(limit)
+    return [_sealed_row(row._mapping) for row in conn.execute(query)]
+
+
 def nodes(conn: sa.Connection, level: int, first: int, count: int) -> dict[int, bytes]:
     """The kept roots of a level, by number."""
     query = sa.select(tree_nodes.c.number, tree_nodes.c.hash).where(
@@ -367,23 +393,41 @@ def nodes(conn: sa.Connection, level: int, first: int, count: int) -> dict[int, 
     return {int(number): bytes(found) for number, found in conn.execute(query)}
 
 
+def node_beyond(conn: sa.Connection, of_size: int) -> tuple[Any, Any] | None:
+    """A kept root, by level and number, of leaves that a tree of that size does not have; None where there is none."""
+    levels = range(TILE_LEVEL, max(of_size.bit_length(), TILE_LEVEL + 1), TILE_LEVEL)
+    own = (
+        sa.and_(tree_nodes.c.level == level, tree_nodes.c.number.between(0, (of_size >> level) - 1))
+        for level in levels
+    )
+    row = conn.execute(
+        sa.select(tree_nodes.c.level, tree_nodes.c.number).where(~sa.or_(*own)).limit(1)
+    ).first()
+    return None if row is None else (row.level, row.number)
+
+
 def add_checkpoint(conn: sa.Connection, of_size: int, note: str, now: datetime) -> None:
     """Keep a checkpoint. Raises `IntegrityError` as `add` does."""
     conn.execute(sa.insert(checkpoints).values(size=of_size, note=note, made_at=now))
 
 
 def newest_checkpoint(conn: sa.Connection) -> tuple[int, str, int] | None:
-    """The size and the note of the last checkpoint, and when it was made, in microseconds since 1970."""
+    """The size and the note of the last checkpoint, and when it was made, in microseconds since 1970.
+
+    Raises `LedgerError` for one that is not what is ever written.
+    """
     query = _CHECKPOINTS.order_by(checkpoints.c.size.desc()).limit(1)
     row = conn.execute(query).one_or_none()
-    return (int(row.size), row.note, row.made_at) if row else None
+    if row and not (_are_whole_numbers((row.size, row.made_at)) and isinstance(row.note, str)):
+        raise LedgerError("the newest checkpoint was altered: run 'notifygate log verify'")
+    return (row.size, row.note, row.made_at) if row else None
 
 
-def all_checkpoints(conn: sa.Connection, *, after_size: int = -1) -> Iterator[tuple[int, str, int]]:
+def all_checkpoints(conn: sa.Connection, *, after_size: int = -1) -> Iterator[tuple[Any, Any, Any]]:
     """Checkpoints in order, as the table has them: size, note, and when they were made in microseconds since 1970."""
     query = _CHECKPOINTS.where(checkpoints.c.size > after_size).order_by(checkpoints.c.size)
     for row in conn.execute(query):
-        yield int(row.size), row.note, row.made_at
+        yield row.size, row.note, row.made_at
 
 
 def verifiers(conn: sa.Connection) -> list[str]:
@@ -407,15 +451,18 @@ def name_verifier(conn: sa.Connection, verifier: str) -> None:
 def _seal(row: Any) -> Seal:
     """Read a seal. One whose parts do not fit together, which is never written so, is a `KeyError`."""
     positions = _positions(row.positions, row.first_leaf)
-    is_whole = 0 < len(positions) == row.leaves == len(row.hashes) / HASH_BYTES
+    is_whole = _are_whole_numbers((row.first_leaf, row.settled, row.sealed_at)) and isinstance(
+        row.hashes, bytes
+    )
+    is_whole = is_whole and 0 < len(positions) == row.leaves == len(row.hashes) / HASH_BYTES
     if not is_whole or (min(positions), max(positions)) != (row.lowest_position, row.highest_position):
         raise KeyError((0, row.first_leaf))
     return Seal(
-        first_leaf=int(row.first_leaf),
+        first_leaf=row.first_leaf,
         positions=tuple(positions),
-        hashes=bytes(row.hashes),
-        settled=int(row.settled),
-        sealed_at=int(row.sealed_at),
+        hashes=row.hashes,
+        settled=row.settled,
+        sealed_at=row.sealed_at,
     )
 
 
@@ -423,7 +470,7 @@ def _positions(text: Any, first_leaf: int) -> list[int]:
     """Whole numbers, each greater than the one before. Raises `KeyError`."""
     try:
         found = orjson.loads(text)
-        is_list = isinstance(found, list) and all(type(one) is int for one in found)
+        is_list = isinstance(found, list) and _are_whole_numbers(found)
     except (ValueError, TypeError):
         is_list = False
     if not is_list or any(one >= other for one, other in pairwise(found)):

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -26,9 +27,10 @@ from notifygate import Gateway, LedgerError, NotFound
 from notifygate.audit.verification import Fault, Verification
 from notifygate.cli import main
 from notifygate.failpoints import FailPoint, armed
-from notifygate.ledger import journal, partitions, seals
+from notifygate.ledger import journal, partitions, schema, seals
 from notifygate.ledger.journal import Kind, Row
 from notifygate.notes import Checkpoint, NoteError, Signer, new_private_key
+from notifygate.restoring import Restoration
 from notifygate.sealing import LogKeys
 
 ON_POSTGRESQL = pytest.mark.parametrize("databases", ["postgresql"], indirect=True)
@@ -73,6 +75,15 @@ def faults(found: Verification) -> list[tuple[str, int | None]]:
 def positions(url: str) -> list[int]:
     with plain_engine(url) as engine, engine.connect() as conn:
         return list(conn.execute(sa.text("SELECT position FROM ledger ORDER BY position")).scalars())
+
+
+PUT_IN = """
+INSERT INTO consent_events
+    (event_id, state, contact_point_id, party, channel, purpose, occurred_at, recorded_at, includes_service)
+SELECT 'evt_forged', 'granted', contact_point_id, 'cykelpartner', 'email', 'newsletter', 4e15, 4e15, false
+FROM contact_points WHERE channel = 'email' LIMIT 1
+"""
+"""A permission of somebody who has the database's password."""
 
 
 class TestSealing:
@@ -484,6 +495,97 @@ class TestTampering:
 
         assert {problem.fault for problem in used.proofs.verify().problems} == {Fault.POLICY_ALTERED}
 
+    def test_with_what_an_event_says_of_its_proof_is_named(self, used: Gateway, ledger_url: str) -> None:
+        for column, value in (("notice_version", "'other'"), ("opt_out_offered", "true")):
+            tamper(ledger_url, f"UPDATE consent_events SET {column} = {value}")
+        told = used.proofs.verify().problems[0].told
+        assert told.endswith("says something else than the log: notice_version, opt_out_offered")
+
+    def test_by_taking_away_the_text_of_a_policy_is_named(self, used: Gateway, ledger_url: str) -> None:
+        tamper(ledger_url, "DELETE FROM policies")
+        [problem] = used.proofs.verify().problems
+        assert problem.fault is Fault.POLICY_ALTERED
+        assert "is missing, though decisions name it" in problem.told
+
+    def test_by_putting_a_consent_event_in_is_not_hidden_by_a_row_that_waits_for_its_seal(
+        self, used: Gateway, ledger_url: str
+    ) -> None:
+        used.suppressions.add("email:bo@example.dk", "manual")
+        tamper(ledger_url, PUT_IN)
+
+        found = used.proofs.verify()
+        assert found.unsealed == 1
+        assert [problem.told for problem in found.problems] == [
+            "consent event evt_forged is not in the log: it was put in"
+        ]
+
+    def test_by_putting_a_row_in_and_calling_less_of_the_log_settled_is_seen(
+        self, used: Gateway, ledger_url: str, clock: SimulatedClock
+    ) -> None:
+        """Where positions were left free, as a rollback leaves them on PostgreSQL; there the row counts as late."""
+        columns = "kind, at, message_id, contact_point_id, merchant, purpose, channel, outcome, body"
+        clock.advance(hours=3)
+        used.submit(order_update(text="Later."))
+        used.drain()
+        tamper(
+            ledger_url,
+            "UPDATE seals SET settled = 0",
+            f"INSERT INTO ledger (position, {columns}) SELECT 0, {columns} FROM ledger WHERE position = 3",
+        )
+        if "sqlite" not in ledger_url:
+            tamper(ledger_url, "UPDATE ledger SET position = 1000 WHERE position = 0")
+            used._runtime.sealer.seal()
+            tamper(ledger_url, "UPDATE seals SET sealed_at = 0")
+            assert used.proofs.verify().sealed_late == 1
+            return
+        assert "seal_altered" in {fault for fault, _ in faults(used.proofs.verify())}
+
+    @ON_SQLITE
+    @pytest.mark.parametrize(
+        ("statement", "found"),
+        [
+            ("UPDATE ledger SET body = '[]' WHERE kind = 'consent'", "altered"),
+            ("UPDATE ledger SET body = '\"x\"' WHERE kind = 'consent'", "altered"),
+            (
+                "UPDATE ledger SET body = json_set(body, '$.occurred_at', 'x') WHERE kind = 'consent'",
+                "altered",
+            ),
+            ("UPDATE policies SET text = x'00'", "policy_altered"),
+            ("UPDATE checkpoints SET note = x'00'", "checkpoint_forged"),
+            ("UPDATE checkpoints SET size = 'x' || size", "checkpoint_forged"),
+            ("UPDATE seals SET sealed_at = 'x' WHERE first_leaf = 0", "seal_altered"),
+            ("UPDATE seals SET settled = 'x' WHERE first_leaf = 0", "seal_altered"),
+            ("UPDATE seals SET leaves = 'x' WHERE first_leaf = 0", "seal_altered"),
+            ("UPDATE seals SET hashes = 'x' WHERE first_leaf = 0", "seal_altered"),
+            ("UPDATE seals SET first_leaf = 'x' WHERE first_leaf = 0", "seal_altered"),
+            ("UPDATE keys SET value = 'x' WHERE name LIKE 'log_verifier%'", "key_altered"),
+            ("INSERT INTO tree_nodes (level, number, hash) VALUES (8, 0, x'00')", "seal_altered"),
+            ("INSERT INTO tree_nodes (level, number, hash) VALUES ('x', 'y', 'z')", "seal_altered"),
+        ],
+    )
+    def test_with_what_cannot_be_read_keeps_nothing_else_from_being_found(
+        self, used: Gateway, ledger_url: str, statement: str, found: str
+    ) -> None:
+        tamper(ledger_url, statement)
+        assert found in {fault for fault, _ in faults(used.proofs.verify())}
+
+        tamper(ledger_url, "UPDATE ledger SET outcome = 'allow' WHERE position = 7")
+        seen = faults(used.proofs.verify())
+        assert found in {fault for fault, _ in seen}
+        assert ("altered", 7) in seen
+
+    def test_with_roots_that_are_not_there_yet_stops_the_sealing_with_a_word(
+        self, gate: Gateway, ledger_url: str
+    ) -> None:
+        with intruder(ledger_url) as conn:
+            conn.execute(sa.insert(schema.tree_nodes).values(level=8, number=0, hash=b"x"))
+        rows = [Row(kind=Kind.SUBMITTED, at=gate._runtime.clock(), body={})] * 300
+        gate._runtime.ledger.transact(lambda conn: journal.append(conn, rows))
+
+        for patiently in (False, True):
+            with pytest.raises(LedgerError, match="are not whole"):
+                gate._runtime.sealer.seal(patiently=patiently)
+
     def test_with_very_many_rows_is_counted_and_the_first_are_named(
         self, gate: Gateway, ledger_url: str
     ) -> None:
@@ -688,6 +790,70 @@ class TestRemoving:
             )
         assert old.proofs.verify().is_intact
 
+    def test_twice_where_rows_lie_behind_later_ones_leaves_the_proof_whole(
+        self, gate: Gateway, clock: SimulatedClock
+    ) -> None:
+        """Of two machines one is a moment behind: at midnight a row of the old month comes after one of the new."""
+        for at in (
+            *(datetime(2040, 5, day, tzinfo=UTC) for day in (10, 11, 12)),
+            datetime(2040, 6, 1, tzinfo=UTC),
+            datetime(2040, 5, 31, 23, 59, 59, tzinfo=UTC),
+            *(datetime(2040, 6, day, tzinfo=UTC) for day in (10, 11, 12)),
+        ):
+            clock.set(at)
+            gate.submit(order_update(text=f"{at}"))
+        clock.set(datetime(2040, 7, 10, tzinfo=UTC))
+        assert (self.drop(gate, 6), self.drop(gate, 7)) == (4, 4)
+
+        found = gate.proofs.verify()
+        assert found.is_intact, found.problems
+        assert (found.removed, [told.rows for told in found.removals if told.rows]) == (8, [4, 4])
+
+    @pytest.mark.parametrize(
+        ("body", "told"),
+        [
+            ({"rows": 0, "leaves": [[0, 1_000_000]]}, "names rows that came after it"),
+            ({"rows": 1_000, "leaves": [[12, 13]]}, "names 2 rows, and says that 1,000 were removed"),
+            ({"rows": 0, "leaves": [[12, 15]]}, "names 4 rows, and says that 0 were removed"),
+            ({"rows": 1, "leaves": "all"}, "cannot be read"),
+            ([], "cannot be read"),
+        ],
+    )
+    def test_is_believed_no_row_that_says_what_cannot_be(
+        self, old: Gateway, ledger_url: str, clock: SimulatedClock, body: Any, told: str
+    ) -> None:
+        self.drop(old, 5)
+        row = Row(kind=Kind.DROPPED, at=clock.now, body=body)
+        old._runtime.ledger.transact(lambda conn: journal.append(conn, [row]))
+        position = positions(ledger_url)[-1]
+        self.drop(old, 6)  # what the forged row says is not handed on
+        tamper(ledger_url, "DELETE FROM ledger WHERE position = 20")
+
+        found = old.proofs.verify()
+        assert faults(found) == [("missing", 20), ("removal_forged", position)]
+        assert found.problems[1].told.endswith(told)
+
+    def test_lets_no_consent_event_be_put_in_that_is_newer(
+        self, old: Gateway, ledger_url: str, clock: SimulatedClock
+    ) -> None:
+        old.consent.withdraw(ANNA_EMAIL)
+        self.drop(old, 6)
+        assert old.proofs.verify().is_intact
+        tamper(ledger_url, PUT_IN)
+
+        assert [problem.told for problem in old.proofs.verify().problems] == [
+            "consent event evt_forged is not in the log: it was put in"
+        ]
+
+    def test_of_an_event_that_was_logged_leaves_the_event(self, gate: Gateway, clock: SimulatedClock) -> None:
+        clock.set(datetime(2040, 4, 10, tzinfo=UTC))
+        gate.consent.withdraw(ANNA_EMAIL)
+        clock.set(datetime(2040, 7, 10, tzinfo=UTC))
+        gate.consent.withdraw("email:bo@example.dk")
+        assert self.drop(gate, 6) == 1
+
+        assert gate.proofs.verify().is_intact
+
     def test_that_a_forged_row_tells_of_is_missing_all_the_same(self, old: Gateway, ledger_url: str) -> None:
         """The row that tells of a removal counts only where it is a leaf itself."""
         tamper(
@@ -707,6 +873,69 @@ class TestRemoving:
             engine.begin() as conn,
         ):
             conn.execute(sa.text("DELETE FROM ledger"))
+
+
+class TestRestoring:
+    """A backup lacks what was signed since; whoever can change the ledger must not pass for one."""
+
+    def cut(self, gate: Gateway, ledger_url: str) -> None:
+        """Take the ledger back to its first seal."""
+        tamper(
+            ledger_url,
+            "DELETE FROM ledger WHERE position > (SELECT highest_position FROM seals WHERE first_leaf = 0)",
+            "DELETE FROM checkpoints WHERE size > (SELECT leaves FROM seals WHERE first_leaf = 0)",
+            "DELETE FROM seals WHERE first_leaf > 0",
+        )
+
+    def restored(self, gate: Gateway) -> None:
+        """Record it, as `notifygate db restored` does."""
+        runtime = gate._runtime
+        attest = runtime.sealer.attest_restored
+        Restoration(runtime.ledger, gate.config.policy, runtime.clock, attest).put_in_doubt(runtime.clock())
+
+    def test_lets_the_log_go_on_and_is_told(self, used: Gateway, ledger_url: str) -> None:
+        self.cut(used, ledger_url)
+        assert "truncated" in {fault for fault, _ in faults(used.proofs.verify())}
+        self.restored(used)
+        used.proofs.checkpoint()
+
+        found = used.proofs.verify()
+        assert found.is_intact, found.problems
+        assert [told.is_signed for told in found.restorations] == [True]
+
+    @pytest.mark.parametrize("attested", ["nothing", "nonsense", "an older one"])
+    def test_that_no_key_attests_sets_nothing_aside(
+        self, used: Gateway, ledger_url: str, clock: SimulatedClock, attested: str
+    ) -> None:
+        notes = {
+            "nothing": None,
+            "nonsense": "so it was",
+            "an older one": used._runtime.sealer.attest_restored(clock.now),
+        }
+        clock.advance(minutes=5)
+        used.submit(order_update(text="Signed since."))
+        used.drain()
+        self.cut(used, ledger_url)
+        row = Row(kind=Kind.RESTORED, at=clock.now, body={"attested": notes[attested]})
+        used._runtime.ledger.transact(lambda conn: journal.append(conn, [row]))
+
+        with pytest.raises(LedgerError, match="not those that were signed"):
+            used.proofs.checkpoint()
+        found = used.proofs.verify()
+        assert {fault for fault, _ in faults(found)} == {"truncated"}
+        assert [told.is_signed for told in found.restorations] == [False]
+
+    def test_is_known_on_another_machine_with_the_key(
+        self, used: Gateway, open_gate: OpenGate, ledger_url: str, tmp_path: Path
+    ) -> None:
+        key = str(tmp_path / ".notifygate" / "log-key.pem")
+        other = open_gate(gateway={"data_dir": str(tmp_path / "other")}, log={"key_file": key})
+        other.proofs.checkpoint()
+        self.cut(used, ledger_url)
+        self.restored(used)
+
+        other.submit(order_update(text="Goes on."))
+        assert other.proofs.checkpoint().size == other.proofs.verify().signed_up_to
 
 
 class TestForgetting:

@@ -28,7 +28,8 @@ ON_SQLITE = pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
 
 def put_in_doubt(gate: Gateway, until: datetime) -> int:
     runtime = gate._runtime
-    return Restoration(runtime.ledger, runtime.config.policy, runtime.clock).put_in_doubt(until)
+    attest = runtime.sealer.attest_restored
+    return Restoration(runtime.ledger, runtime.config.policy, runtime.clock, attest).put_in_doubt(until)
 
 
 class Backup:
