@@ -295,6 +295,12 @@ def _purpose_within(purpose: str, scope: str, policy: Policy) -> bool:
     return found is not None and found.purpose_class in _REFUSED_WITH.get(scope, frozenset())
 
 
+def check_fields(event: ConsentEvent) -> None:
+    """Refuse an event that must not be written whoever it is about. Raises `InvalidConsent`, naming the field."""
+    if event.state is State.INVALIDATED and event.invalidates is None:
+        raise InvalidConsent("invalidates", "must be the id of the permission event that is void")
+
+
 def check_event(event: ConsentEvent, contact_point: ContactPoint, policy: Policy) -> None:
     """Refuse an event that must not be written. Raises `InvalidConsent`, naming the field.
 
@@ -303,9 +309,8 @@ def check_event(event: ConsentEvent, contact_point: ContactPoint, policy: Policy
     merchant would protect nobody.
     """
     merchants, groups = policy.merchants, policy.groups
+    check_fields(event)
     if event.state is State.INVALIDATED:
-        if event.invalidates is None:
-            raise InvalidConsent("invalidates", "must be the id of the permission event that is void")
         return
     if event.state in PERMISSIONS:
         for name in ("party", "channel", "purpose"):

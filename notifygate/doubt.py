@@ -135,8 +135,7 @@ class Doubts:
         )
         if not sent:
             purchases.release_asks(conn, [doubt.attempt_id])
-        known = people.point(conn, doubt.contact_point_id)
-        is_erased = known is None or known.address is None
+        is_erased = not people.has_address(conn, doubt.contact_point_id)
         messages.set_status(conn, [_status_after(doubt, resolution, now, is_erased=is_erased)])
         evidence = self._ledger.fingerprints.of("evidence", resolution.evidence)
         journal.append(conn, [_entry(doubt, resolution, result, evidence, now)])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -259,38 +258,14 @@ def _answer(
     gate: Gateway, contact_point: str, merchant: str, purpose: str, at: datetime | None
 ) -> dict[str, Any]:
     found = gate.consent.effective(contact_point, merchant=merchant, purpose=purpose, at=at)
-    permitted, standing = found.permitted, found.standing.value
-    event = found.event.event_id if found.event else None
+    standing, event = found.standing.value, found.event.event_id if found.event else None
     rules = gate.config.policy.purposes[purpose]
-    if rules.purpose_class == "service" and not rules.accepts and not rules.confirms:
-        event = _refusal_of_service(gate, contact_point, merchant, purpose, at)
-        permitted, standing = event is None, "refused" if event else "needs no permission"
-    verb = "may" if permitted else "may not"
+    if found.permitted and rules.purpose_class == "service" and not rules.accepts and not rules.confirms:
+        standing = "needs no permission"
+    verb = "may" if found.permitted else "may not"
     by = f", by event {event}" if event else ""
     sentence = f"{merchant} {verb} write for {purpose}: {standing}{by}."
-    return {"permitted": permitted, "standing": standing, "event": event, "sentence": sentence}
-
-
-def _refusal_of_service(
-    gate: Gateway, contact_point: str, merchant: str, purpose: str, at: datetime | None
-) -> str | None:
-    """The refusal that holds even for a purpose which needs no permission, if there is one."""
-    from notifygate.address import ContactPoint
-    from notifygate.consent import ConsentRecord, Query, service_refusal
-
-    point = ContactPoint.parse(contact_point, region=gate.config.settings.gateway.default_region)
-    names = [one.name for one in fields(ConsentRecord) if one.name != "contact_point_id"]
-    records = [
-        ConsentRecord(
-            contact_point_id=str(event.contact_point), **{name: getattr(event, name) for name in names}
-        )
-        for event in gate.consent.history(contact_point)
-        if at is None or (event.recorded_at is not None and event.recorded_at <= at)
-    ]
-    query = Query(contact_point_id=str(point), merchant=merchant, channel=point.channel, purpose=purpose)
-    when = at or datetime.now(UTC)
-    refusal = service_refusal(records, query, gate.config.policy, when)
-    return refusal.event_id if refusal else None
+    return {"permitted": found.permitted, "standing": standing, "event": event, "sentence": sentence}
 
 
 def _show_history(events: tuple[ConsentEvent, ...]) -> None:

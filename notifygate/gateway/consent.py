@@ -19,6 +19,7 @@ from notifygate.consent import (
     Standing,
     State,
     check_event,
+    check_fields,
     effective,
     recorded_by,
     refused_since,
@@ -55,11 +56,13 @@ class ConsentBook:
         """Write one event; return its id. It holds for every decision made from now on.
 
         `occurred_at` defaults to now, and a permission's `channel` must be that of the contact point. `event_id`
-        and `recorded_at` are given by the ledger. Raises `InvalidConsent` naming the field, `InvalidContactPoint`,
-        and `NotFound` for an `invalidates` that is no known permission.
+        and `recorded_at` are given by the ledger. An event that `invalidates` a permission belongs to the contact
+        point of that permission, whatever its own `contact_point` says. Raises `InvalidConsent` naming the field,
+        `InvalidContactPoint`, and `NotFound` for an `invalidates` that is no known permission.
         """
         runtime = self._runtime
-        point = self._runtime.point(event.contact_point)
+        # What is void may be a permission whose address is gone.
+        point = None if event.state is State.INVALIDATED else runtime.point(event.contact_point)
         if event.event_id is not None:
             raise InvalidConsent("event_id", "is given by the ledger; leave it out")
 
@@ -69,8 +72,8 @@ class ConsentBook:
                 raise InvalidConsent(
                     "recorded_at", "is the moment of recording, given by the ledger; leave it out"
                 )
-            if event.state is State.INVALIDATED:
-                return self._invalidate(conn, event, point, now)
+            if point is None:
+                return self._invalidate(conn, event, now)
             check_event(event, point, runtime.config.policy)
             return self._write(conn, event, point, now)
 
@@ -204,16 +207,12 @@ class ConsentBook:
     def invalidate(self, event_id: str, **details: Any) -> str:
         """Void a permission that should never have been written, from now on; return the new event's id.
 
-        Raises `NotFound` for an id that is no permission.
+        Where the address of its contact point is gone, `details` are kept without what was typed. Raises `NotFound`
+        for an id that is no permission.
         """
-        runtime = self._runtime
-        with runtime.ledger.read() as conn:
-            found = consents.get(conn, event_id)
-            point = people.point(conn, found["contact_point_id"]) if found else None
-        if point is None:
-            raise NotFound(f"no consent event {event_id!r}")
+        point = self.get(event_id).contact_point
         return self.record(
-            ConsentEvent(state=State.INVALIDATED, contact_point=str(point), invalidates=event_id, **details)
+            ConsentEvent(state=State.INVALIDATED, contact_point=point, invalidates=event_id, **details)
         )
 
     def get(self, event_id: str) -> ConsentEvent:
@@ -391,17 +390,17 @@ class ConsentBook:
     def _signature(self, event_id: str) -> str:
         return self._runtime.ledger.fingerprints.of("double opt-in", event_id)
 
-    def _invalidate(
-        self, conn: sa.Connection, event: ConsentEvent, point: ContactPoint, now: datetime
-    ) -> str:
-        check_event(event, point, self._runtime.config.policy)
+    def _invalidate(self, conn: sa.Connection, event: ConsentEvent, now: datetime) -> str:
+        check_fields(event)
         found = consents.get(conn, event.invalidates or "")
         if found is None or found["state"] not in (State.GRANTED, State.SOFT_OPT_IN):
             raise NotFound(f"no permission {event.invalidates!r} that could be void")
-        scope = {name: found[name] for name in ("party", "channel", "purpose")}
-        people.lock_persons_of(conn, [found["contact_point_id"]])
-        # It belongs to the contact point whose permission it voids, whatever point it was told for.
-        return append_event(conn, replace(event, **scope), found["contact_point_id"], now)
+        event = replace(event, **{name: found[name] for name in ("party", "channel", "purpose")})
+        point_id = found["contact_point_id"]
+        people.lock_persons_of(conn, [point_id])
+        if not people.has_address(conn, point_id):
+            event = kept_of_erased(event)
+        return append_event(conn, event, point_id, now)
 
     def _write(self, conn: sa.Connection, event: ConsentEvent, point: ContactPoint, now: datetime) -> str:
         fingerprints = self._runtime.ledger.fingerprints

@@ -207,11 +207,16 @@ class ConsentImport:
         for one in new:
             point_id = one.contact_point_id or (taken.ids[one.point] if one.point is not None else None)
             if one.event is not None and point_id is not None:
-                event = kept_of_erased(one.event) if one.point in taken.erased else one.event
-                events.append((event, point_id))
+                events.append((one.event, point_id))
         # A decision about a person is made either wholly before these events or wholly after them.
         people.lock_persons_of(conn, {point_id for _, point_id in events})
-        append_events(conn, events, now)
+        told = {one.contact_point_id for one in new if one.contact_point_id is not None}
+        bare = {taken.ids[point] for point in taken.erased}
+        bare |= {point_id for point_id in told if not people.has_address(conn, point_id)}
+        kept = [
+            (kept_of_erased(event) if point_id in bare else event, point_id) for event, point_id in events
+        ]
+        append_events(conn, kept, now)
         consent_imports.insert(
             conn, [(one.row_print, one.taken) for one in new if one.taken is not None], now
         )
@@ -258,7 +263,9 @@ class ConsentImport:
                 problem = "is an event of this ledger, which says something else"
                 return _Verdict(result=_rejected("row_key", problem))
             return _Verdict(result=Imported(outcome=ImportOutcome.KNOWN, event_id=ours["event_id"]))
-        event, point, point_id = row.event, row.point, None
+        event = row.event
+        point: ContactPoint | None = row.point
+        point_id = None
         if event.state is State.INVALIDATED:
             target = self._target(row, known, held, fresh)
             if target is None:
@@ -270,7 +277,8 @@ class ConsentImport:
             # It belongs to the contact point whose permission it voids, whatever point it was told for.
             party, channel, purpose = (target.scope[name] for name in _SCOPE)
             event = replace(event, party=party, channel=channel, purpose=purpose, invalidates=target.event_id)
-            point, point_id = target.point or point, target.contact_point_id
+            point_id = target.contact_point_id
+            point = None if point_id is not None else target.point or point
         event_id = new_id("evt")
         return _Verdict(
             result=Imported(outcome=ImportOutcome.WRITTEN, event_id=event_id),

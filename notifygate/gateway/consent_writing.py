@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from notifygate.consent import REFUSALS, ConsentEvent
+from notifygate.consent import PERMISSIONS, ConsentEvent
 from notifygate.ids import new_id
 from notifygate.ledger import consents, journal
 from notifygate.ledger.schema import FREE_TEXTS
@@ -26,12 +26,12 @@ _LOGGED = (
 
 
 def kept_of_erased(event: ConsentEvent) -> ConsentEvent:
-    """What may be kept of an event about an erased person: of a refusal the fact, for it is honoured without its texts.
+    """What may be kept of an event about an erased person: of all but a permission the fact, honoured without texts.
 
     Nothing that is typed about an erased person may pile up.
     """
     nothing: dict[str, Any] = dict.fromkeys(FREE_TEXTS)
-    return replace(event, **nothing) if event.state in REFUSALS else event
+    return replace(event, **nothing) if event.state not in PERMISSIONS else event
 
 
 def append_event(conn: sa.Connection, event: ConsentEvent, contact_point_id: str, now: datetime) -> str:

@@ -233,6 +233,12 @@ def point(conn: sa.Connection, contact_point_id: str) -> KnownPoint | None:
     return next((known for known in found if known.contact_point_id == contact_point_id), None)
 
 
+def has_address(conn: sa.Connection, contact_point_id: str) -> bool:
+    """Whether the address of a contact point is there. Of one that has none nothing that is typed may be kept."""
+    query = sa.select(contact_points.c.address).where(contact_points.c.contact_point_id == contact_point_id)
+    return conn.execute(query).scalar() is not None
+
+
 def point_ids_of(conn: sa.Connection, person_ids: Collection[str]) -> dict[str, str]:
     """The ids of all contact points of some persons, each with its person's."""
     return dict(_POINT_IDS_OF(conn, persons=person_ids))

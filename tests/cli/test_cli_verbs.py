@@ -636,6 +636,14 @@ def test_consent_knows_what_needs_no_permission(shop: Path, run: Run) -> None:
     assert refused.json["effective"]["event"] == stop, "a later and milder refusal takes nothing back"
 
 
+def test_consent_to_service_messages_again_counts_once_the_address_is_gone(shop: Path, run: Run) -> None:
+    run("consent", "withdraw", ANNA, "--includes-service", "--occurred-at", "2026-05-01T12:00:00Z")
+    run("consent", "grant", ANNA, "--party", "myshop", "--purpose", "order_update")
+    run("person", "erase", ANNA, "--yes")
+    question = ("consent", "show", ANNA, "--merchant", "myshop", "--purpose", "order_update", "--json")
+    assert run(*question).json["effective"]["standing"] == "needs no permission"
+
+
 def test_consent_at_an_instant(shop: Path, run: Run) -> None:
     run("consent", "grant", ANNA, "--party", "myshop", "--purpose", "newsletter")
     question = ("consent", "show", ANNA, "--merchant", "myshop", "--purpose", "newsletter", "--at")

@@ -160,6 +160,20 @@ class TestTakingIn:
         assert outcomes(imported(gate, ImportRow(event=later, key="k4"))) == ["written"]
         assert standing(gate, "email:bo@example.dk") == "invalidated"
 
+    def test_a_permission_of_an_erased_person_is_voided_and_no_text_or_address_comes_back(
+        self, gate: Gateway, ledger_url: str
+    ) -> None:
+        bad = gate.consent.grant("email:anna@example.dk", party="cykelpartner", purpose="newsletter")
+        gate.people.erase("email:anna@example.dk")
+        void = granted("email:bo@example.dk", state="invalidated", invalidates=bad, evidence="anna rang")
+
+        assert outcomes(imported(gate, *rows(void))) == ["written"]
+
+        assert standing(gate) == "invalidated"
+        found = contents(ledger_url)
+        assert [row["evidence"] for row in found["consent_events"]] == [None, None]
+        assert [row["address"] for row in found["contact_points"]] == [None]
+
     def test_a_refusal_cannot_be_voided(self, gate: Gateway) -> None:
         refusal = ImportRow(event=granted(state="withdrawn"), key="k1")
         void = ImportRow(event=granted(state="invalidated", invalidates="k1"), key="k2")

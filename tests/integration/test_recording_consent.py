@@ -208,6 +208,21 @@ class TestStates:
                 gate.consent.invalidate(event_id)
         assert standing(gate) == "refused"
 
+    def test_a_permission_can_be_void_once_its_address_is_gone(
+        self, open_gate: OpenGate, clock: SimulatedClock
+    ) -> None:
+        gate = open_gate(retention={"contact_points": "365d"})
+        bad = gate.consent.grant(ANNA_EMAIL, party="cykelpartner", purpose="newsletter")
+        clock.advance(days=366)
+        list(gate.retention.run())
+        assert standing(gate) == "permitted"
+
+        event_id = gate.consent.invalidate(bad, evidence="anna@example.dk wrote", actor="compliance")
+
+        assert standing(gate) == "invalidated"
+        void = gate.consent.get(event_id)
+        assert (void.invalidates, void.evidence, void.actor) == (bad, None, None)
+
     def test_neutral_post_sale_is_the_sellers_own_email_right_after_the_sale(
         self, open_gate: OpenGate, clock: SimulatedClock
     ) -> None:
