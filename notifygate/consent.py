@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from notifygate.address import ContactPoint
 from notifygate.errors import InvalidConsent, InvalidMessage
-from notifygate.message import check_aware
+from notifygate.message import check_aware, check_unicode
 from notifygate.policy import ANY, PENDING_FOR, Accepts, Policy, PurposeClass
 
 # A refusal of a class covers the classes in its set: a review request is marketing in the eyes of the law
@@ -38,6 +38,10 @@ class State(StrEnum):
 
 PERMISSIONS = frozenset({State.GRANTED, State.SOFT_OPT_IN, State.REQUESTED})
 REFUSALS = frozenset({State.WITHDRAWN, State.OBJECTED, State.REFUSED})
+_TEXTS = (
+    *("party", "channel", "purpose", "basis", "source", "evidence"),
+    *("notice_version", "sale_ref", "invalidates", "actor"),
+)
 _STATE_OF_GROUND = {Accepts.CONSENT: State.GRANTED, Accepts.SOFT_OPT_IN: State.SOFT_OPT_IN}
 
 
@@ -295,8 +299,21 @@ def _purpose_within(purpose: str, scope: str, policy: Policy) -> bool:
     return found is not None and found.purpose_class in _REFUSED_WITH.get(scope, frozenset())
 
 
+def check_text(name: str, value: object) -> None:
+    """Refuse what is no text, or none that a ledger can hold. Raises `InvalidConsent`."""
+    if not isinstance(value, str):
+        raise InvalidConsent(name, f"text is wanted, not {type(value).__name__}")
+    try:
+        check_unicode(name, value)
+    except InvalidMessage as error:
+        raise InvalidConsent(error.field, error.problem) from error
+
+
 def check_fields(event: ConsentEvent) -> None:
     """Refuse an event that must not be written whoever it is about. Raises `InvalidConsent`, naming the field."""
+    for name in _TEXTS:
+        if getattr(event, name) is not None:
+            check_text(name, getattr(event, name))
     if event.state is State.INVALIDATED and event.invalidates is None:
         raise InvalidConsent("invalidates", "must be the id of the permission event that is void")
 

@@ -78,10 +78,11 @@ def _check_text(name: str, value: object, *, longest: int, one_line: bool = Fals
         raise InvalidMessage(name, f"has {len(value)} characters; at most {longest} are allowed")
     if one_line and _CONTROL.search(value):
         raise InvalidMessage(name, "must be one line without control characters (header injection)")
-    _check_unicode(name, value)
+    check_unicode(name, value)
 
 
-def _check_unicode(name: str, value: str) -> None:
+def check_unicode(name: str, value: str) -> None:
+    """Refuse text that not every database can hold. Raises `InvalidMessage`."""
     if _NUL in value:
         raise InvalidMessage(name, "holds a NUL character")
     try:
@@ -201,7 +202,7 @@ def _checked_metadata(metadata: object) -> dict[str, MetadataValue]:
             raise InvalidMessage("metadata", "numbers must be finite: JSON has no others")
         for text in (key, value):
             if isinstance(text, str):
-                _check_unicode("metadata", text)
+                check_unicode("metadata", text)
     return dict(metadata)
 
 

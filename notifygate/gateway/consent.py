@@ -20,6 +20,7 @@ from notifygate.consent import (
     State,
     check_event,
     check_fields,
+    check_text,
     effective,
     recorded_by,
     refused_since,
@@ -137,6 +138,7 @@ class ConsentBook:
         by a refusal.
         """
         runtime = self._runtime
+        check_text("token", token)
         event_id, _, signature = token.partition(".")
         if not hmac.compare_digest(signature.encode(), self._signature(event_id).encode()):
             raise InvalidConsent("token", "is not one that this gateway gave out")
@@ -164,6 +166,7 @@ class ConsentBook:
                 | {name: asked[name] for name in ("party", "channel", "purpose")}
                 | {"evidence": proof},
             )
+            check_fields(event)
             return append_event(conn, event, point_id, now)
 
         return runtime.ledger.transact(write)
@@ -229,7 +232,8 @@ class ConsentBook:
 
         `source` names the system that the events come from, and `actor` who imports them: both are written to events
         that name none themselves. A row that was taken in before from the same source is not written again. With
-        `dry_run` all is checked and nothing written. Raises `InvalidConsent` for a source that could name a person.
+        `dry_run` all is checked and nothing written. Raises `InvalidConsent` for a source that could name a person,
+        and an actor that is no text.
         """
         return ConsentImport(self._runtime, source, actor=actor, dry_run=dry_run)
 

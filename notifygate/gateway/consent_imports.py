@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from notifygate.address import ContactPoint
 from notifygate.config.values import nearest
-from notifygate.consent import PERMISSIONS, ConsentEvent, State, check_event
+from notifygate.consent import PERMISSIONS, ConsentEvent, State, check_event, check_text
 from notifygate.errors import InvalidConsent, InvalidContactPoint, LedgerError
 from notifygate.gateway.consent_writing import append_events, kept_of_erased
 from notifygate.ids import new_id
@@ -87,6 +87,8 @@ class ConsentImport:
                 "name the system that the events come from in letters, digits, spaces and . _ : / -, at most 80; "
                 "it is kept in the log, so it must name no person",
             )
+        if actor is not None:
+            check_text("actor", actor)
         self._runtime = runtime
         self._source = source
         self._actor = actor
@@ -162,17 +164,19 @@ class ConsentImport:
             for name in ("event_id", "recorded_at"):
                 if getattr(event, name) is not None:
                     raise InvalidConsent(name, "is given by the ledger; leave it out")
-            if row.key is not None and not 0 < len(row.key) <= _LONGEST_KEY:
-                raise InvalidConsent("row_key", f"must have 1 to {_LONGEST_KEY} characters")
+            if row.key is not None:
+                check_text("row_key", row.key)
+                if not 0 < len(row.key) <= _LONGEST_KEY:
+                    raise InvalidConsent("row_key", f"must have 1 to {_LONGEST_KEY} characters")
             point = self._runtime.point(event.contact_point)
             if event.state is not State.INVALIDATED:
                 _check_named("party", event.party, {ANY, *policy.merchants, *policy.groups})
                 _check_named("purpose", event.purpose, {ANY, *PurposeClass, *policy.purposes})
                 _check_named("channel", event.channel, {ANY, "sms", "email"})
+            check_event(event, point, policy)
             for name in ("basis", "notice_version"):
                 if _ADDRESS.search(getattr(event, name) or ""):
                     raise InvalidConsent(name, "holds an address; are the columns the right ones?")
-            check_event(event, point, policy)
             if event.state in PERMISSIONS and event.occurred_at is None:
                 # Given now, it would be newer than whatever was refused before.
                 raise InvalidConsent(

@@ -10,7 +10,7 @@ from notifygate.doubt import Resolution, Verdict
 from notifygate.errors import InvalidMessage, NotFound
 from notifygate.ledger import messages
 from notifygate.ledger.messages import Doubt
-from notifygate.message import check_aware
+from notifygate.message import check_aware, check_unicode
 from notifygate.runtime import Runtime
 
 _ADDRESS = re.compile(r"@|[0-9][0-9 ()./-]{5,}[0-9]")
@@ -68,6 +68,8 @@ class DoubtBook:
         """
         if not evidence.strip():
             raise InvalidMessage("evidence", "say how it is known, such as a ticket or the provider's log")
+        check_unicode("evidence", evidence)
+        check_unicode("actor", actor or "")
         if actor is not None and _ADDRESS.search(actor):
             raise InvalidMessage("actor", "give a name or a role; an address must not be in the send log")
         decided = _verdict(verdict)

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from notifygate.address import ContactPoint
 from notifygate.errors import InvalidMessage, NotFound
 from notifygate.ledger import holds, journal, people
+from notifygate.message import check_unicode
 from notifygate.runtime import Runtime
 
 
@@ -37,6 +38,7 @@ def place(runtime: Runtime, point: ContactPoint, reason: str) -> Hold:
         raise InvalidMessage(
             "reason", "say why nothing about this person may be erased, such as a case number"
         )
+    check_unicode("reason", reason)
 
     def write(conn: sa.Connection) -> Hold:
         now = runtime.clock()

@@ -18,6 +18,7 @@ from notifygate.gateway.consent_writing import append_event
 from notifygate.gateway.erasure import Erasure, ErasureReason
 from notifygate.gateway.holds import Hold, Release, held, place, release
 from notifygate.ledger import consents, holds, journal, people
+from notifygate.message import check_unicode
 from notifygate.runtime import Runtime
 
 _NOT_COPIED = ("contact_point", "event_id", "recorded_at", "source")
@@ -67,6 +68,7 @@ class People:
         one, other = self._runtime.point(a), self._runtime.point(b)
         if not evidence.strip():
             raise InvalidMessage("evidence", "say how it is known that both belong to one person")
+        check_unicode("evidence", evidence)
         runtime = self._runtime
 
         def write(conn: sa.Connection) -> None:

@@ -388,6 +388,8 @@ def translated_errors() -> Iterator[None]:
         kind = f"{type(error.orig).__name__}" + (f", SQLSTATE {state}" if state else "")
         raised = LedgerUnreachable if _concerns_everybody(error, state) else LedgerError
         raise raised(f"the ledger cannot be used ({kind}): {_hint(error)}") from error
+    except UnicodeEncodeError:
+        raise LedgerError("the ledger cannot hold a value (UnicodeEncodeError)") from None
     except sa.exc.SQLAlchemyError as error:
         raise LedgerError(f"the ledger cannot be used ({type(error).__name__})") from error
 

@@ -192,6 +192,9 @@ class TestImport:
             ({"validity_duration": "P1D", "expires_at": "2026-05-01T00:00Z"}, "different things"),
             ({"state": "invalidated", "invalidates": "k"}, "is neither the key"),
             ({"email": None, "contact_point": "cp_1"}, "export with addresses"),
+            ({"evidence": "\ud800"}, "evidence: holds half of a surrogate pair"),
+            ({"row_key": "\ud800"}, "row_key: holds half of a surrogate pair"),
+            ({"evidence": "a\x00b"}, "evidence: holds a NUL character"),
         ],
     )
     def test_a_bad_row_is_told_by_line_and_field_and_stops_no_other(

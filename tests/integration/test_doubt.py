@@ -177,6 +177,8 @@ class TestResolving:
         [
             ({"verdict": "perhaps", "evidence": "x"}, "verdict"),
             ({"verdict": "sent", "evidence": " "}, "evidence"),
+            ({"verdict": "sent", "evidence": "\ud800"}, "evidence"),
+            ({"verdict": "sent", "evidence": "x", "actor": "a\x00b"}, "actor"),
             ({"verdict": "sent", "evidence": "x", "send_again": True}, "send_again"),
             ({"verdict": "sent", "evidence": "x", "actor": "jb@example.dk"}, "actor"),
             ({"verdict": "sent", "evidence": "x", "actor": "+45 20 12 34 56"}, "actor"),

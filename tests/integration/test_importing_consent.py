@@ -138,6 +138,22 @@ class TestTakingIn:
         assert "anna" not in results[0].problem
         assert row_counts(ledger_url)["consent_events"] == 1
 
+    @pytest.mark.parametrize("unfit", ["a\x00b", "\ud800"])
+    @pytest.mark.parametrize(
+        "field", ["evidence", "actor", "source", "sale_ref", "basis", "invalidates", "row_key"]
+    )
+    def test_a_text_that_no_ledger_can_hold_is_rejected_by_field_and_stops_no_other(
+        self, gate: Gateway, field: str, unfit: str
+    ) -> None:
+        bad = ImportRow(event=granted("email:bo@example.dk"), key=f"evt_{unfit}")
+        if field != "row_key":
+            bad = ImportRow(event=granted("email:bo@example.dk", **{field: unfit}))
+
+        results = imported(gate, bad, *rows(granted()))
+
+        assert outcomes(results) == ["rejected", "written"]
+        assert results[0].field == field
+
     def test_refusals_are_never_rejected_for_being_broad(self, gate: Gateway) -> None:
         given = [granted(), granted(state="withdrawn", party="*", channel="*", purpose="*", occurred_at=None)]
         assert outcomes(imported(gate, *rows(*given))) == ["written", "written"]
@@ -184,6 +200,10 @@ class TestTakingIn:
     def test_a_source_that_could_name_a_person_is_refused(self, gate: Gateway, source: str) -> None:
         with pytest.raises(InvalidConsent, match="source"):
             imported(gate, source=source)
+
+    def test_an_actor_that_no_ledger_can_hold_is_refused_at_once(self, gate: Gateway) -> None:
+        with pytest.raises(InvalidConsent, match="actor"):
+            imported(gate, *rows(granted()), actor="\ud800")
 
 
 class TestTheLog:

@@ -331,6 +331,11 @@ with Gateway.open() as gate:
             Gateway.open(config_file(gateway={"ledger": nowhere}))
 
 
+def test_an_id_that_no_ledger_can_hold_is_a_ledger_error(gate: Gateway) -> None:
+    with pytest.raises(LedgerError, match="cannot hold a value"):
+        gate.consent.get("evt_\ud800")
+
+
 class TestConnections:
     @pytest.fixture
     def url(self, postgres_databases: PostgresDatabases, tmp_path: Path) -> Iterator[str]:

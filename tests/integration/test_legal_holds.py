@@ -66,6 +66,8 @@ def test_holds_are_listed_and_released_and_recorded_without_their_reason(
 def test_a_hold_needs_a_reason(gate: Gateway) -> None:
     with pytest.raises(InvalidMessage, match="reason: say why"):
         gate.people.hold(ANNA_EMAIL, " ")
+    with pytest.raises(InvalidMessage, match="reason: holds"):
+        gate.people.hold(ANNA_EMAIL, "a\x00b")
 
 
 def test_decisions_are_the_same_with_and_without_a_hold(gate: Gateway, clock: SimulatedClock) -> None:

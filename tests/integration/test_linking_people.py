@@ -153,6 +153,8 @@ class TestLink:
     def test_needs_evidence(self, gate: Gateway) -> None:
         with pytest.raises(InvalidMessage, match="evidence"):
             gate.people.link(ANNA_EMAIL, ANNA_SMS, " ")
+        with pytest.raises(InvalidMessage, match="evidence: holds"):
+            gate.people.link(ANNA_EMAIL, ANNA_SMS, "\ud800")
 
 
 class TestUnlink:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -284,6 +285,35 @@ class TestWhatMustNotBeWritten:
             ConsentEvent(contact_point=ANNA_EMAIL, **event)
 
         assert refused.value.field == field
+
+    @pytest.mark.parametrize("unfit", ["a\x00b", "\ud800", 1001])
+    @pytest.mark.parametrize("name", ["basis", "source", "evidence", "notice_version", "sale_ref", "actor"])
+    def test_is_a_text_that_no_ledger_can_hold(
+        self, gate: Gateway, ledger_url: str, name: str, unfit: Any
+    ) -> None:
+        given: dict[str, Any] = {name: unfit}
+        permission = gate.consent.grant(ANNA_EMAIL, party="cykelpartner", purpose="newsletter")
+        before = row_counts(ledger_url)
+        records: list[Callable[[], str]] = [
+            lambda: gate.consent.grant(ANNA_EMAIL, party="florist", purpose="newsletter", **given),
+            lambda: gate.consent.withdraw(ANNA_EMAIL, **given),
+            lambda: gate.consent.invalidate(permission, **given),
+        ]
+
+        for record in records:
+            with pytest.raises(InvalidConsent) as refused:
+                record()
+            assert refused.value.field == name
+        assert row_counts(ledger_url) == before
+
+    def test_is_confirmed_by_a_text_that_no_ledger_can_hold(self, gate: Gateway) -> None:
+        begun = gate.consent.request(ANNA_EMAIL, party="cykelpartner", purpose="newsletter")
+
+        with pytest.raises(InvalidConsent, match="token"):
+            gate.consent.confirm(begun.token + "\ud800")
+        with pytest.raises(InvalidConsent, match="source"):
+            gate.consent.confirm(begun.token, source="\ud800")
+        assert standing(gate) == "pending"
 
     def test_is_a_moment_of_recording_of_ones_own(self, gate: Gateway, clock: SimulatedClock) -> None:
         event = ConsentEvent(contact_point=ANNA_EMAIL, recorded_at=clock.ago(days=1), **GRANT)
