@@ -179,7 +179,7 @@ class Form:
         return OURS.get(name, name) if name in known_fields() else None
 
     def _instant(self, given: Mapping[str, Any], name: str, *, late: bool) -> datetime | None:
-        """Read an instant. A day alone is its beginning, or its end where `late`: a doubt must never permit."""
+        """Read an instant: the first that may be meant, or the last where `late`, as a doubt must never permit."""
         if name not in given:
             return None
         text = _text(given, name)
@@ -197,7 +197,10 @@ class Form:
         if self.timezone is None:
             what = "is a day alone" if is_day else "has no time zone"
             raise Wrong(name, f"{what}; {wanted} or ...Z, or say which with --timezone")
-        return found.replace(tzinfo=ZoneInfo(self.timezone), fold=int(late))
+        # Where clocks skip an hour the second reading is the earlier instant, and where they repeat one the later.
+        zone = ZoneInfo(self.timezone)
+        readings = [found.replace(tzinfo=zone, fold=fold) for fold in (0, 1)]
+        return (max if late else min)(readings, key=datetime.timestamp)
 
     def _evidence(self, given: Mapping[str, Any]) -> tuple[Path, Attachment] | None:
         if "evidence_file" not in given:

@@ -221,6 +221,22 @@ class TestImport:
         at = sorted(one.occurred_at.isoformat() for one in history(shop))
         assert at == ["2026-02-28T23:00:00+00:00", "2026-03-01T22:59:59.999999+00:00"]
 
+    @pytest.mark.parametrize(
+        ("local", "permitted", "refused"),
+        [
+            ("2026-03-29T02:30:00", "00:30:00", "01:30:00"),  # an hour that clocks passed over
+            ("2026-10-25T02:30:00", "00:30:00", "01:30:00"),  # an hour that clocks showed twice
+        ],
+    )
+    def test_an_hour_that_clocks_skip_or_repeat_is_read_so_that_a_doubt_never_permits(
+        self, shop: Path, run: Run, local: str, permitted: str, refused: str
+    ) -> None:
+        rows = [f"{state},anna@example.dk,myshop,newsletter,{local}\n" for state in ("granted", "withdrawn")]
+        path = write(shop / "a.csv", PLAIN + "".join(rows))
+        assert run("consent", "import", path, "--timezone", "Europe/Copenhagen").code == 0
+        at = {str(one.state): one.occurred_at.time().isoformat() for one in history(shop)}
+        assert at == {"granted": permitted, "withdrawn": refused}
+
     def test_standard_input_is_read_and_its_hash_is_logged(self, shop: Path, run: Run) -> None:
         text = (PLAIN + ANNA).encode()
         assert run("consent", "import", "-", "--format", "csv", stdin=text).code == 0
