@@ -8,7 +8,7 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from enum import StrEnum
 from types import TracebackType
@@ -38,7 +38,10 @@ _NUMBER = re.compile(r"[0-9][0-9 ./-]{5,}")
 _CONTENT = tuple(
     one.name for one in fields(ConsentEvent) if one.name not in ("event_id", "recorded_at", "contact_point")
 )
-_SAME = ("state", "party", "channel", "purpose", "occurred_at", "expires_at")
+_SAME = (
+    *("state", "party", "channel", "purpose", "occurred_at", "expires_at"),
+    *("includes_service", "invalidates"),
+)
 _EVENT_ID = "evt_"
 
 
@@ -236,34 +239,30 @@ class ConsentImport:
         wanted |= {one.event.invalidates for one in prepared if one.event and one.event.invalidates}
         wanted |= {known[one.target_print].event_id for one in prepared if one.target_print in known}
         held = consents.get_all(conn, [name for name in wanted if name])
-        fresh: dict[str, _Verdict] = {}
+        points = {one.point for one in prepared if one.key in held and one.point is not None}
+        found = _Found(
+            known=known, held=held, point_ids=people.find_all(conn, self._runtime.ledger.fingerprints, points)
+        )
         verdicts = []
         for one in prepared:
-            verdict = self._judge_one(one, known, held, fresh)
+            verdict = self._judge_one(one, found)
             if verdict.event is not None and verdict.taken is not None:
-                known[one.row_print] = verdict.taken
-                fresh[verdict.taken.event_id] = verdict
+                found.known[one.row_print] = verdict.taken
+                found.fresh[verdict.taken.event_id] = verdict
             verdicts.append(verdict)
         return verdicts
 
-    def _judge_one(
-        self,
-        row: _Prepared,
-        known: dict[str, TakenIn],
-        held: dict[str, dict[str, Any]],
-        fresh: dict[str, _Verdict],
-    ) -> _Verdict:
+    def _judge_one(self, row: _Prepared, found: _Found) -> _Verdict:
         if row.event is None or row.point is None:
             return _Verdict(result=row.fault or _rejected("row", "cannot be read"))
-        if (before := known.get(row.row_print)) is not None:
+        if (before := found.known.get(row.row_print)) is not None:
             if before.content_print != row.content_print:
                 problem = "was used before for other content from this source; a new event needs a new key"
                 return _Verdict(result=_rejected("row_key", problem))
             return _Verdict(result=Imported(outcome=ImportOutcome.KNOWN, event_id=before.event_id))
-        if (ours := held.get(row.key or "")) is not None:
-            if any(ours[name] != getattr(row.event, name) for name in _SAME if name != "state") or ours[
-                "state"
-            ] != str(row.event.state):
+        if (ours := found.held.get(row.key or "")) is not None:
+            is_about_it = found.point_ids.get(row.point) == ours["contact_point_id"]
+            if not is_about_it or any(ours[name] != getattr(row.event, name) for name in _SAME):
                 problem = "is an event of this ledger, which says something else"
                 return _Verdict(result=_rejected("row_key", problem))
             return _Verdict(result=Imported(outcome=ImportOutcome.KNOWN, event_id=ours["event_id"]))
@@ -271,7 +270,7 @@ class ConsentImport:
         point: ContactPoint | None = row.point
         point_id = None
         if event.state is State.INVALIDATED:
-            target = self._target(row, known, held, fresh)
+            target = self._target(row, found)
             if target is None:
                 problem = (
                     "is neither the key of a permission that was imported from this source before, nor the id of a "
@@ -293,28 +292,22 @@ class ConsentImport:
             taken=TakenIn(content_print=row.content_print, event_id=event_id),
         )
 
-    def _target(
-        self,
-        row: _Prepared,
-        known: dict[str, TakenIn],
-        held: dict[str, dict[str, Any]],
-        fresh: dict[str, _Verdict],
-    ) -> _Target | None:
+    def _target(self, row: _Prepared, found: _Found) -> _Target | None:
         """The permission that a row voids: one imported before, one of the same batch, or one of the ledger."""
-        taken = known.get(row.target_print or "")
+        taken = found.known.get(row.target_print or "")
         event_id = taken.event_id if taken else (row.event.invalidates or "") if row.event else ""
-        if (verdict := fresh.get(event_id)) is not None and verdict.event is not None:
+        if (verdict := found.fresh.get(event_id)) is not None and verdict.event is not None:
             state, scope = str(verdict.event.state), _scope(verdict.event)
-            found = _Target(event_id=event_id, scope=scope, point=verdict.point)
-        elif (stored := held.get(event_id)) is not None:
+            target = _Target(event_id=event_id, scope=scope, point=verdict.point)
+        elif (stored := found.held.get(event_id)) is not None:
             state, scope = stored["state"], {name: stored[name] for name in _SCOPE}
-            found = _Target(event_id=event_id, scope=scope, contact_point_id=stored["contact_point_id"])
+            target = _Target(event_id=event_id, scope=scope, contact_point_id=stored["contact_point_id"])
         elif self._rehearsal is not None and (rehearsed := self._rehearsal.event(event_id)) is not None:
             state, scope = rehearsed
-            found = _Target(event_id=event_id, scope=scope)
+            target = _Target(event_id=event_id, scope=scope)
         else:
             return None
-        return found if state in (State.GRANTED, State.SOFT_OPT_IN) else None
+        return target if state in (State.GRANTED, State.SOFT_OPT_IN) else None
 
 
 _SCOPE = ("party", "channel", "purpose")
@@ -343,6 +336,16 @@ class _Verdict:
     contact_point_id: str | None = None
     row_print: str = ""
     taken: TakenIn | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What bears on some rows: events and rows taken in before, by id and by print, and what the rows so far become."""
+
+    known: dict[str, TakenIn]
+    held: dict[str, dict[str, Any]]
+    point_ids: dict[ContactPoint, str]
+    fresh: dict[str, _Verdict] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

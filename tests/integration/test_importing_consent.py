@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,29 @@ class TestTakingIn:
         (result,) = imported(gate, *rows(granted(occurred_at=SPRING + timedelta(days=1)), keys=True))
         assert (result.outcome, result.field) == ("rejected", "row_key")
         assert "other content" in result.problem
+
+    @pytest.mark.parametrize("event_id_of", ["refusal", "void"])
+    def test_an_event_of_this_ledger_is_known_by_its_id_where_the_row_says_the_same(
+        self, gate: Gateway, event_id_of: str
+    ) -> None:
+        permissions = [
+            gate.consent.grant("email:anna@example.dk", party=party, purpose="newsletter")
+            for party in ("cykelpartner", "florist")
+        ]
+        if event_id_of == "refusal":
+            ours = gate.consent.get(gate.consent.withdraw("email:anna@example.dk", purpose="newsletter"))
+            others: dict[str, Any] = {"contact_point": "email:bo@example.dk", "includes_service": True}
+        else:
+            ours = gate.consent.get(gate.consent.invalidate(permissions[0]))
+            others = {"contact_point": "email:bo@example.dk", "invalidates": permissions[1]}
+        as_row = replace(ours, event_id=None, recorded_at=None)
+
+        for name, other in others.items():
+            row = ImportRow(event=replace(as_row, **{name: other}), key=ours.event_id)
+            (result,) = imported(gate, row)
+            assert (result.outcome, result.field) == ("rejected", "row_key")
+            assert "says something else" in result.problem
+        assert outcomes(imported(gate, ImportRow(event=as_row, key=ours.event_id))) == ["known"]
 
     def test_keys_of_one_source_are_not_those_of_another(self, gate: Gateway) -> None:
         imported(gate, *rows(granted(), keys=True), source="mailchimp")
