@@ -227,6 +227,33 @@ def refused_since(
     )
 
 
+def is_undone(refusal: ConsentRecord, records: Iterable[ConsentRecord], policy: Policy, at: datetime) -> bool:
+    """Whether a later grant holds at an instant, in spite of a refusal and of all that forbid as much as it does.
+
+    `records` are all events of the person, the refusal among them.
+    """
+    known = [
+        record
+        for record in records
+        if record.state not in REFUSALS or record.includes_service >= refusal.includes_service
+    ]
+    return any(
+        effective(known, _query_of(record), policy, at, accepts=frozenset({Accepts.CONSENT})).permitted
+        for record in known
+        if record.state is State.GRANTED and _outlives(record, refusal, policy)
+    )
+
+
+def _query_of(permission: ConsentRecord) -> Query:
+    """The question that a permission answers."""
+    return Query(
+        contact_point_id=permission.contact_point_id,
+        merchant=permission.party,
+        channel=permission.channel,
+        purpose=permission.purpose,
+    )
+
+
 def recorded_by(records: Iterable[ConsentRecord], at: datetime) -> list[ConsentRecord]:
     """What the ledger knew at an instant."""
     return [record for record in records if record.recorded_at <= at]

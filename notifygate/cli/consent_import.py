@@ -159,6 +159,7 @@ def import_(
     """Take in consent events from a file; exit code 1 means that some rows were rejected, and all others taken in.
 
     A row is taken in once, however often its file is imported: after an interruption, run the same command again.
+    Only a refusal without a date that a newer permission has undone is written again.
     """
     if keep_evidence is not None and evidence_dir is None:
         raise typer.BadParameter("--keep-evidence goes with --evidence-dir")
@@ -338,6 +339,7 @@ def _sum_up(run: ConsentImport, *, dry_run: bool, json: bool) -> None:
                 "reasons": [
                     {"field": field, "reason": problem, "count": count} for (field, problem), count in reasons
                 ],
+                "refused_again": run.refused_again,
                 "file_sha256": run.file_sha256,
             }
         )
@@ -354,6 +356,11 @@ def _sum_up(run: ConsentImport, *, dry_run: bool, json: bool) -> None:
         output.say()
     verb = "would write" if dry_run else "written"
     output.say(f"{verb} {counts['written']}, known {counts['known']}, rejected {counts['rejected']}")
+    if run.refused_again:
+        output.say(
+            f"refused again: {run.refused_again} without a date, imported before and permitted since; "
+            "give refusals their dates if they are old"
+        )
     if counts["known"] and not counts["written"] and not counts["rejected"]:
         output.say("nothing new: every row was imported before")
     if dry_run:

@@ -231,7 +231,8 @@ class ConsentBook:
         """Begin to take in many events: a context manager, whose `take` is given some hundreds of them at a time.
 
         `source` names the system that the events come from, and `actor` who imports them: both are written to events
-        that name none themselves. A row that was taken in before from the same source is not written again. With
+        that name none themselves. A row that was taken in before from the same source is not written again,
+        unless it is a refusal without a date that a newer permission has undone: a doubt must never permit. With
         `dry_run` all is checked and nothing written. Raises `InvalidConsent` for a source that could name a person,
         and an actor that is no text.
         """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
@@ -18,7 +18,16 @@ import sqlalchemy as sa
 
 from notifygate.address import ContactPoint
 from notifygate.config.values import nearest
-from notifygate.consent import PERMISSIONS, ConsentEvent, State, check_event, check_text
+from notifygate.consent import (
+    PERMISSIONS,
+    REFUSALS,
+    ConsentEvent,
+    ConsentRecord,
+    State,
+    check_event,
+    check_text,
+    is_undone,
+)
 from notifygate.errors import InvalidConsent, InvalidContactPoint, LedgerError
 from notifygate.gateway.consent_writing import append_events, kept_of_erased
 from notifygate.ids import new_id
@@ -101,6 +110,8 @@ class ConsentImport:
         self.counts: Counter[ImportOutcome] = Counter()
         self.written: Counter[tuple[str, str, str]] = Counter()
         """How many events were written, or would be, by state, party and purpose."""
+        self.refused_again = 0
+        """How many of those are refusals without a date that were taken in before and undone since."""
         self.reasons: Counter[tuple[str, str]] = Counter()
         """How many rows were rejected, by field and problem."""
 
@@ -134,6 +145,7 @@ class ConsentImport:
                 self.reject(result.field, result.problem)
                 continue
             self.counts[result.outcome] += 1
+            self.refused_again += verdict.is_repeat
             if verdict.event is not None:
                 self.written[str(verdict.event.state), verdict.event.party, verdict.event.purpose] += 1
         if self._rehearsal is None:
@@ -225,7 +237,9 @@ class ConsentImport:
         ]
         append_events(conn, kept, now)
         consent_imports.insert(
-            conn, [(one.row_print, one.taken) for one in new if one.taken is not None], now
+            conn,
+            [(one.row_print, one.taken) for one in new if one.taken is not None and not one.is_repeat],
+            now,
         )
         return verdicts
 
@@ -235,13 +249,21 @@ class ConsentImport:
         known = consent_imports.find(conn, prints)
         if self._rehearsal is not None:
             known |= self._rehearsal.find(prints)
+        undated = {
+            known[one.row_print].event_id
+            for one in prepared
+            if one.row_print in known and one.event is not None and _is_undated_refusal(one.event)
+        }
         wanted = {one.key for one in prepared if one.key and one.key.startswith(_EVENT_ID)}
         wanted |= {one.event.invalidates for one in prepared if one.event and one.event.invalidates}
         wanted |= {known[one.target_print].event_id for one in prepared if one.target_print in known}
         held = consents.get_all(conn, [name for name in wanted if name])
         points = {one.point for one in prepared if one.key in held and one.point is not None}
         found = _Found(
-            known=known, held=held, point_ids=people.find_all(conn, self._runtime.ledger.fingerprints, points)
+            known=known,
+            held=held,
+            undone=self._undone(conn, undated),
+            point_ids=people.find_all(conn, self._runtime.ledger.fingerprints, points),
         )
         verdicts = []
         for one in prepared:
@@ -252,6 +274,23 @@ class ConsentImport:
             verdicts.append(verdict)
         return verdicts
 
+    def _undone(self, conn: sa.Connection, event_ids: set[str]) -> set[str]:
+        """Those of some refusals that a newer permission has undone."""
+        if not event_ids:
+            return set()
+        points = {row["contact_point_id"] for row in consents.get_all(conn, event_ids).values()}
+        person_of = people.point_ids_of(conn, set(people.persons_of(conn, points).values()))
+        events: defaultdict[str, list[ConsentRecord]] = defaultdict(list)
+        for point_id, records in consents.records_of(conn, person_of).items():
+            events[person_of[point_id]] += records
+        now, policy = self._runtime.clock(), self._runtime.config.policy
+        return {
+            record.event_id
+            for of_person in events.values()
+            for record in of_person
+            if record.event_id in event_ids and is_undone(record, of_person, policy, now)
+        }
+
     def _judge_one(self, row: _Prepared, found: _Found) -> _Verdict:
         if row.event is None or row.point is None:
             return _Verdict(result=row.fault or _rejected("row", "cannot be read"))
@@ -259,7 +298,9 @@ class ConsentImport:
             if before.content_print != row.content_print:
                 problem = "was used before for other content from this source; a new event needs a new key"
                 return _Verdict(result=_rejected("row_key", problem))
-            return _Verdict(result=Imported(outcome=ImportOutcome.KNOWN, event_id=before.event_id))
+            # Of what was undone nobody knows if it is said once more or an old file: a doubt must never permit.
+            if before.event_id not in found.undone:
+                return _Verdict(result=Imported(outcome=ImportOutcome.KNOWN, event_id=before.event_id))
         if (ours := found.held.get(row.key or "")) is not None:
             is_about_it = found.point_ids.get(row.point) == ours["contact_point_id"]
             if not is_about_it or any(ours[name] != getattr(row.event, name) for name in _SAME):
@@ -290,6 +331,7 @@ class ConsentImport:
             contact_point_id=point_id,
             row_print=row.row_print,
             taken=TakenIn(content_print=row.content_print, event_id=event_id),
+            is_repeat=before is not None,
         )
 
     def _target(self, row: _Prepared, found: _Found) -> _Target | None:
@@ -328,7 +370,10 @@ class _Prepared:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Verdict:
-    """What is to become of a row; one to be written has its `event`, and what to remember it by."""
+    """What is to become of a row; one to be written has its `event`, and what to remember it by.
+
+    One that `is_repeat` is remembered already.
+    """
 
     result: Imported
     event: ConsentEvent | None = None
@@ -336,6 +381,7 @@ class _Verdict:
     contact_point_id: str | None = None
     row_print: str = ""
     taken: TakenIn | None = None
+    is_repeat: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -344,6 +390,7 @@ class _Found:
 
     known: dict[str, TakenIn]
     held: dict[str, dict[str, Any]]
+    undone: set[str]
     point_ids: dict[ContactPoint, str]
     fresh: dict[str, _Verdict] = field(default_factory=dict)
 
@@ -400,6 +447,10 @@ class _Rehearsal:
         query = "SELECT state, party, channel, purpose FROM taken WHERE event_id = ?"
         row = self._conn.execute(query, (event_id,)).fetchone()
         return (row[0], dict(zip(_SCOPE, row[1:], strict=True))) if row else None
+
+
+def _is_undated_refusal(event: ConsentEvent) -> bool:
+    return event.state in REFUSALS and event.occurred_at is None
 
 
 def _scope(event: ConsentEvent) -> dict[str, str]:

@@ -63,6 +63,18 @@ class TestImport:
         assert "nothing new" in ran.out
         assert len(history(shop)) == 1
 
+    def test_a_refusal_without_a_date_holds_again_after_a_newer_permission_and_the_end_says_so(
+        self, shop: Path, run: Run
+    ) -> None:
+        path = write(shop / "list.csv", "state,email\nwithdrawn,anna@example.dk\n")
+        assert run("consent", "import", path, "--json").json["refused_again"] == 0
+        run("consent", "grant", "email:anna@example.dk", "--party", "myshop", "--purpose", "newsletter")
+        assert run("consent", "import", path, "--dry-run", "--json").json["refused_again"] == 1
+        ran = run("consent", "import", path)
+        assert (ran.code, "1 without a date" in ran.out) == (0, True), ran.out
+        assert [str(one.state) for one in history(shop)] == ["withdrawn", "granted", "withdrawn"]
+        assert "nothing new" in run("consent", "import", path).out
+
     def test_words_of_the_file_are_mapped_in_a_file_of_its_own(self, shop: Path, run: Run) -> None:
         write(
             shop / "klaviyo.toml",

@@ -230,6 +230,90 @@ class TestTakingIn:
             imported(gate, *rows(granted()), actor="\ud800")
 
 
+class TestARefusalWithoutADate:
+    def again(self, gate: Gateway, clock: SimulatedClock, **more: Any) -> list[str]:
+        clock.advance(hours=1)
+        refusal = granted(**{"state": "withdrawn", "occurred_at": None} | more)
+        return outcomes(imported(gate, *rows(refusal, refusal, granted("email:bo@example.dk"))))
+
+    def grant(self, gate: Gateway, clock: SimulatedClock, **more: Any) -> str:
+        clock.advance(hours=1)
+        scope: dict[str, Any] = {"party": "cykelpartner", "purpose": "newsletter"} | more
+        return gate.consent.grant("email:anna@example.dk", **scope)
+
+    @pytest.mark.parametrize("broad", [{}, {"party": "*", "channel": "*", "purpose": "marketing"}])
+    def test_that_is_there_again_after_a_newer_permission_is_written_again_once(
+        self, gate: Gateway, clock: SimulatedClock, broad: dict[str, Any]
+    ) -> None:
+        assert self.again(gate, clock, **broad) == ["written", "known", "written"]
+        assert self.again(gate, clock, **broad) == ["known", "known", "known"]
+        for _ in range(2):
+            self.grant(gate, clock)
+            assert standing(gate) == "permitted"
+
+            assert self.again(gate, clock, **broad) == ["written", "known", "known"]
+            assert standing(gate) == "refused"
+            assert self.again(gate, clock, **broad) == ["known", "known", "known"]
+
+    def test_is_known_where_no_permission_holds_in_spite_of_it(
+        self, gate: Gateway, clock: SimulatedClock
+    ) -> None:
+        self.again(gate, clock)
+        self.grant(gate, clock, party="florist")
+        self.grant(gate, clock, occurred_at=clock.ago(days=1))
+        self.grant(gate, clock, expires_at=clock.now + timedelta(hours=2))
+        gate.consent.invalidate(self.grant(gate, clock))
+        gate.consent.soft_opt_in(
+            "email:anna@example.dk",
+            party="cykelpartner",
+            purpose="newsletter",
+            sale_ref="1001",
+            opt_out_offered=True,
+        )
+        assert self.again(gate, clock) == ["known", "known", "known"]
+
+        self.grant(gate, clock)
+        gate.consent.withdraw("email:anna@example.dk")
+        assert self.again(gate, clock) == ["known", "known", "known"]
+
+    def test_of_service_messages_too_is_written_again_although_a_milder_one_holds(
+        self, gate: Gateway, clock: SimulatedClock
+    ) -> None:
+        def service() -> str:
+            found = gate.consent.effective(
+                "email:anna@example.dk", merchant="cykelpartner", purpose="order_update"
+            )
+            return str(found.standing)
+
+        stop: dict[str, Any] = {"purpose": "*", "includes_service": True}
+        self.again(gate, clock, **stop)
+        self.grant(gate, clock, purpose="order_update")
+        gate.consent.withdraw("email:anna@example.dk")
+        assert service() == "permitted"
+
+        assert self.again(gate, clock, **stop) == ["written", "known", "known"]
+        assert service() == "refused"
+
+    def test_of_a_linked_contact_point_is_one_of_the_same_person(
+        self, gate: Gateway, clock: SimulatedClock
+    ) -> None:
+        gate.people.link("email:anna@example.dk", "sms:+4520123456", "told us")
+        refusal: dict[str, Any] = {"contact_point": "sms:+4520123456", "channel": "*"}
+        row = granted(**refusal, state="withdrawn", occurred_at=None)
+        imported(gate, *rows(row))
+        self.grant(gate, clock)
+        clock.advance(hours=1)
+        assert outcomes(imported(gate, *rows(row), dry_run=True)) == ["written"]
+        assert outcomes(imported(gate, *rows(row))) == ["written"]
+        assert standing(gate) == "refused"
+
+    def test_with_a_date_is_known_for_good(self, gate: Gateway, clock: SimulatedClock) -> None:
+        self.again(gate, clock, occurred_at=SPRING)
+        self.grant(gate, clock)
+        assert self.again(gate, clock, occurred_at=SPRING) == ["known", "known", "known"]
+        assert standing(gate) == "permitted"
+
+
 class TestTheLog:
     def test_a_run_leaves_one_row_with_counts_and_each_event_its_own(self, gate: Gateway) -> None:
         given = rows(granted(), granted(), granted(party="nobody"))
