@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -123,6 +123,8 @@ def grant(
     json: Json = False,
 ) -> None:
     """Record that a person allowed one merchant or group to write to them for one purpose."""
+    if occurred_at is not None and occurred_at > datetime.now(UTC):
+        raise typer.BadParameter("lies in the future; say when it was given", param_hint="--occurred-at")
     with opened(config) as gate:
         event_id = gate.consent.grant(
             contact_point,

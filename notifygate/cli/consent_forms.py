@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
@@ -128,6 +128,9 @@ class Form:
         if "channel" not in given and permits:
             given["channel"] = point.partition(":")[0]
         occurred_at = self._instant(given, "occurred_at", late=not permits)
+        if permits and occurred_at is not None and occurred_at > datetime.now(UTC):
+            # It would win over whatever is refused until then: more often a year was mistyped.
+            raise Wrong("occurred_at", "lies in the future; take it in once it was given")
         expires_at = self._instant(given, "expires_at", late=False)
         if "validity_duration" in given:
             expires_at = _expiry(given, occurred_at, expires_at)

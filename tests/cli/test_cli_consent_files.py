@@ -196,6 +196,7 @@ class TestImport:
             ({"occurred_at": "01/03/2026"}, "no instant"),
             ({"occurred_at": ""}, "says when it was given"),
             ({"occurred_at": "9999-99-99"}, "no instant"),
+            ({"occurred_at": "2926-03-01T12:00:00Z"}, "occurred_at: lies in the future"),
             ({"opt_out_offered": "perhaps"}, "write yes or no"),
             ({"purpose": "newsleter"}, 'did you mean "newsletter"?'),
             ({"nickname": "x"}, "is no field"),

@@ -658,6 +658,14 @@ def test_consent_at_an_instant(shop: Path, run: Run) -> None:
         (["grant", ANNA, "--party", "myshop", "--purpose", "marketing"], "purpose: "),
         (["grant", ANNA, "--party", "nobody", "--purpose", "newsletter"], "party: "),
         (
+            [
+                *("grant", ANNA, "--party", "myshop", "--purpose", "newsletter"),
+                "--occurred-at",
+                "2926-03-01T12:00Z",
+            ],
+            "--occurred-at: lies in the future",
+        ),
+        (
             ["grant", "anna", "--party", "myshop", "--purpose", "newsletter"],
             "write sms:NUMBER or email:ADDRESS",
         ),
