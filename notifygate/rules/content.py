@@ -63,5 +63,12 @@ def _first(pattern: re.Pattern[str] | None, text: str) -> str | None:
 def _words(markers: tuple[str, ...]) -> re.Pattern[str] | None:
     if not markers:
         return None
-    either = "|".join(re.escape(marker) for marker in sorted(markers, key=len, reverse=True))
-    return re.compile(rf"(?<!\w)({either})(?!\w)", re.IGNORECASE)
+    either = "|".join(_word(marker) for marker in sorted(markers, key=len, reverse=True))
+    return re.compile(f"({either})", re.IGNORECASE)
+
+
+def _word(marker: str) -> str:
+    """A marker as a whole word. An end that is no part of a word, as that of "% off", needs none beside it."""
+    before = r"(?<!\w)" if re.match(r"\w", marker) else ""
+    after = r"(?!\w)" if re.search(r"\w\Z", marker) else ""
+    return f"{before}{re.escape(marker)}{after}"

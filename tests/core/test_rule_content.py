@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+import tomllib
 from dataclasses import replace
 
 import pytest
 from core_builders import POLICY, asked_by, request
 
+from notifygate.config import TEMPLATE
 from notifygate.decision import Finding, Outcome
 from notifygate.policy import Policy
 from notifygate.rules.content import check
@@ -70,6 +72,39 @@ def test_a_service_message_may_carry_no_promotion_marker(text: str, marker: str)
 @pytest.mark.parametrize("text", ["discounted", "prediscount", "120% off", "20% offer"])
 def test_a_marker_within_a_longer_word_is_no_marker(text: str) -> None:
     assert found(text).outcome is Outcome.ALLOW
+
+
+def template_markers() -> tuple[str, ...]:
+    """What the template of `notifygate init` suggests, switched off, as promotion markers."""
+    (line,) = (line for line in TEMPLATE.splitlines() if line.startswith("# promotion_markers = "))
+    return tuple(tomllib.loads(line.removeprefix("# "))["promotion_markers"])
+
+
+@pytest.mark.parametrize(
+    ("text", "marker"),
+    [
+        ("Your parcel is here. 20% off your next order!", "% off"),
+        ("20 % off", "% off"),
+        ("% off", "% off"),
+        ("(20% OFF)", "% off"),
+        ("Here is a discount code: X1", "discount code"),
+    ],
+)
+def test_the_markers_that_the_template_suggests_are_found(text: str, marker: str) -> None:
+    finding = found(text, policy=replace(POLICY, promotion_markers=template_markers()))
+    assert (finding.outcome, finding.evidence["marker"]) == (Outcome.DENY, marker)
+
+
+@pytest.mark.parametrize("text", ["20% offer", "a mydiscount code", "discount codes"])
+def test_what_merely_holds_a_marker_of_the_template_is_let_through(text: str) -> None:
+    finding = found(text, policy=replace(POLICY, promotion_markers=template_markers()))
+    assert finding.outcome is Outcome.ALLOW
+
+
+def test_a_marker_may_end_in_what_is_no_word() -> None:
+    policy = replace(POLICY, promotion_markers=("sale!",))
+    assert found("sale!now", policy=policy).outcome is Outcome.DENY
+    assert found("wholesale!", policy=policy).outcome is Outcome.ALLOW
 
 
 @pytest.mark.parametrize("purpose", ["newsletter", "review_request"])
