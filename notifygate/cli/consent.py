@@ -85,7 +85,7 @@ Actor = Annotated[
 @app.command(
     "grant",
     epilog="[bold]Example[/bold]\n"
-    "  notifygate consent grant email:anna@example.dk --party myshop --purpose newsletter \\\\\n"
+    "  notifygate consent grant email:anna@example.dk --party myshop --purpose newsletter \\\n"
     "    --evidence https://myshop.example/signups/17 --notice-version 2026-05",
 )
 def grant(

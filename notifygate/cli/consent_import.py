@@ -32,9 +32,9 @@ EXAMPLES = """[bold]Columns of CSV, fields of JSON[/bold]
   invalidates, actor, row_key; and the names that 'consent export' writes
 
 [bold]Examples[/bold]
-  notifygate consent import subscribers.csv --dry-run \\\\
-    --map "Email Address=email" --map OPTIN_TIME=occurred_at \\\\
-    --set state=granted --set party=myshop --set purpose=newsletter \\\\
+  notifygate consent import subscribers.csv --dry-run \\
+    --map "Email Address=email" --map OPTIN_TIME=occurred_at \\
+    --set state=granted --set party=myshop --set purpose=newsletter \\
     --source mailchimp --timezone UTC --ignore-unknown
   notifygate consent import suppressed.csv --mapping klaviyo.toml --rejects rejected.csv
   notifygate consent import consent.jsonl"""

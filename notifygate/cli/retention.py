@@ -16,7 +16,7 @@ app = typer.Typer(help="Remove personal data that has been kept for long enough.
 @app.command(
     "run",
     epilog="[bold]Examples[/bold]\n"
-    "  notifygate retention run --dry-run     how much is older than [retention] says\n"
+    "  notifygate retention run --dry-run     how much is older than \\[retention] says\n"
     "  notifygate retention run               remove it: from cron, every night",
 )
 def run(
@@ -27,7 +27,7 @@ def run(
     config: ConfigPath = None,
     json: Json = False,
 ) -> None:
-    """Remove what is older than [retention] in the config says; a legal hold keeps all of a person.
+    """Remove what is older than \\[retention] in the config says; a legal hold keeps all of a person.
 
     It may be broken off and run again. Exit code 1 where the database's files could not be cleaned up.
     """

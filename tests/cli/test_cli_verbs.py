@@ -7,14 +7,17 @@ import getpass
 import json
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.text import Text
+from typer.main import get_command
 
 from cli.shop import CONFIG, Ran, Run, sms, write_lines
-from notifygate.cli import output
+from notifygate.cli import app, output
 from notifygate.config import TEMPLATE
 
 ANNA = "email:anna@example.dk"
@@ -91,6 +94,27 @@ def test_every_verb_has_help_and_takes_a_config(run: Run, verb: str) -> None:
     assert ran.code == 0
     assert "--config" in ran.out
     assert "-c" in ran.out
+
+
+def all_commands(command: Any, *path: str) -> Iterator[tuple[str, Any]]:
+    """Each verb and family with its name as it is typed."""
+    yield " ".join(path), command
+    for name, one in getattr(command, "commands", {}).items():
+        yield from all_commands(one, *path, name)
+
+
+@pytest.mark.parametrize(("verb", "command"), [*all_commands(get_command(app))])
+def test_no_help_text_is_eaten_as_markup(verb: str, command: Any) -> None:
+    texts = [command.help, command.epilog, *(getattr(one, "help", None) for one in command.params)]
+    for text in filter(None, texts):
+        written = re.sub(r"\[/?bold\]", "", text).replace(r"\[", "[")
+        assert Text.from_markup(text).plain == written, verb
+        assert r"\\" not in written, verb
+
+
+def test_the_help_of_retention_names_its_table_of_the_config(run: Run) -> None:
+    assert "older than [retention] in the config says" in run("retention", "run", "--help").out
+    assert "older than [retention]" in run("retention", "--help").out
 
 
 @pytest.mark.parametrize("group", ["consent", "suppress", "person", "log", "db"])
