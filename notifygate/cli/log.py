@@ -29,10 +29,17 @@ app = typer.Typer(
 )
 
 _NAMES = ("position", "at", "kind", "message", "merchant", "purpose", "channel", "outcome", "reason")
+_LISTED = 20  # known names are all named where there are fewer
 _OUTCOMES = (
     *("allow", "defer", "deny", "accepted", "rejected", "failed", "in_doubt"),
     *("granted", "soft_opt_in", "requested", "withdrawn", "objected", "refused", "invalidated"),
 )
+_OTHER_WORDS = {
+    "sent": "accepted",
+    "denied": "deny",
+    "deferred": "defer",
+    "allowed": "allow",
+}  # statuses of messages
 
 
 class ExportFormat(StrEnum):
@@ -215,12 +222,18 @@ def _hints(
         (reason, "reason", [one.value for one in Reasons]),
     ):
         if value is not None and value not in known:
-            like = get_close_matches(value, known, n=1)
-            meant = (
-                f"; did you mean {like[0]}?" if like else f": {', '.join(known)}" if len(known) < 12 else ""
-            )
-            where = "in the config" if what in ("merchant", "purpose") else "by that name"
-            yield f"no {what} {value!r} is known {where}{meant}"
+            yield unknown(what, value, known)
+
+
+def unknown(what: str, value: str, known: Sequence[str]) -> str:
+    """A line about a name that is not known, with the one that was meant, or those there are."""
+    same = _OTHER_WORDS.get(value, "") if what == "outcome" else ""
+    like = [same] if same else get_close_matches(value, known, n=1)
+    meant = f"; did you mean {like[0]}?" if like else ""
+    if not like and len(known) < _LISTED:
+        meant = f": {', '.join(known)}"
+    where = "in the config" if what in ("merchant", "purpose") else "by that name"
+    return f"no {what} {value!r} is known {where}{meant}"
 
 
 def _show_rows(rows: Iterable[Row]) -> None:
@@ -383,7 +396,7 @@ def _yes_or_no(value: bool | None) -> str | None:
 
 def _show_policy(policy: PolicyText, story: Story, *, whole: bool) -> None:
     output.heading(f"Rules in force: policy {policy.hash}")
-    output.say(f"First gone by at {output.instant(policy.first_seen_at)}.")
+    output.say(f"First applied at {output.instant(policy.first_seen_at)}.")
     sections = policy.in_sentences() if whole else policy.in_sentences_about(story.merchant, story.purpose)
     for title, sentences in sections:
         output.heading(title)

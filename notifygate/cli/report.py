@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifygate.cli import files, output
+from notifygate.cli.log import unknown
 from notifygate.cli.options import ConfigPath, Json, moment, reading
 from notifygate.cli.output import Column
 
 if TYPE_CHECKING:
     from notifygate.audit.report.values import AfterRefusal, Report
+    from notifygate.gateway import Gateway
 
 EXAMPLES = (
     "[bold]Examples[/bold]\n"
@@ -103,6 +105,7 @@ def report(
         files.check(html, force=force)
     with reading(config) as gate:
         made = gate.report(since=since, until=until, month=month, last=last, merchant=merchant)
+        hint = _hint(gate, merchant)
     if html is not None:
         from notifygate.audit.report.page import render
 
@@ -113,6 +116,16 @@ def report(
         output.say(f"wrote {html}")
     else:
         _show(made)
+    if hint:
+        output.complain(hint, prefix="")
+
+
+def _hint(gate: Gateway, merchant: str | None) -> str | None:
+    """Why all may be zeros: neither the config nor the log knows the merchant."""
+    known = gate.config.policy.merchants
+    if merchant is None or merchant in known or any(gate.log.search(merchant=merchant, limit=1)):
+        return None
+    return unknown("merchant", merchant, [*known])
 
 
 def _show(made: Report) -> None:

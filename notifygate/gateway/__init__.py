@@ -216,7 +216,7 @@ class Gateway:
         by default now. Or give a `month` of the configured time zone, such as "2026-05", or how much is the `last`.
         With `merchant`, the figures are those of that sender only. Nothing in them is personal data.
 
-        Raises `InvalidMessage` for a period that makes no sense, or a merchant that is not in the config.
+        Raises `InvalidMessage` for a period that makes no sense.
         """
         from notifygate import __version__
 

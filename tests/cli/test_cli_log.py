@@ -74,6 +74,9 @@ def test_rows_are_found_by_person_attempt_policy_and_span(run: Run, used: str) -
         (["--merchant", "myshp"], "no merchant 'myshp' is known in the config; did you mean myshop?"),
         (["--purpose", "order"], "no purpose 'order' is known in the config"),
         (["--outcome", "denied"], "did you mean deny?"),
+        (["--outcome", "deferred"], "did you mean defer?"),
+        (["--outcome", "sent"], "no outcome 'sent' is known by that name; did you mean accepted?"),
+        (["--outcome", "nonsuch"], "by that name: allow, defer, deny, accepted, "),
         (["--reason", "cap_reach"], "did you mean cap_reached?"),
     ],
 )

@@ -121,7 +121,6 @@ def test_of_an_empty_ledger_is_zeros(shop: Path, run: Run) -> None:
         (("--month", "2126-05"), "month: has not begun"),
         (("--last", "3"), "no span of time"),
         (("--last", "7d", "--month", "2026-05"), "period: is given in two ways"),
-        (("--merchant", "nobody"), "no merchant 'nobody' in the config"),
         (("--force",), "goes with --html"),
         (("--html", "no/such/folder.html"), "there is no folder no/such"),
         (("--html", "."), "is a folder"),
@@ -136,6 +135,24 @@ def test_says_what_is_wrong_with_what_was_typed(
     assert told in ran.err
     assert "Traceback" not in ran.err
     assert ran.out == ""
+
+
+def test_a_merchant_that_has_left_the_config_still_has_its_report(used: Path, run: Run) -> None:
+    config = (used / "notifygate.toml").read_text().replace("[merchants.myshop]", "[merchants.newshop]")
+    (used / "notifygate.toml").write_text(config)
+
+    found = run("report", "--merchant", "myshop", "--json")
+
+    assert (found.code, found.err) == (0, "")
+    assert found.json["merchant"] == "myshop"
+    assert found.json["volumes"]["messages"] == 2
+
+
+def test_a_merchant_that_nobody_knows_is_hinted_at(used: Path, run: Run) -> None:
+    found = run("report", "--merchant", "myshp", "--json")
+
+    assert (found.code, found.json["volumes"]["messages"]) == (0, 0)
+    assert found.err == "no merchant 'myshp' is known in the config; did you mean myshop?\n"
 
 
 class TestThePage:

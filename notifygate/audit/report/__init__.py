@@ -7,7 +7,6 @@ from datetime import datetime, timedelta
 from notifygate.audit.report import doubts, neutrality, optouts, volumes
 from notifygate.audit.report.period import period_of
 from notifygate.audit.report.values import PolicyUsed, Report
-from notifygate.errors import InvalidMessage
 from notifygate.ledger import figures
 from notifygate.ledger.figures import Span
 from notifygate.runtime import Runtime
@@ -31,11 +30,11 @@ def make(
 
     Memory does not grow with the number of messages: the database counts, and what is left is read as a stream.
 
-    Raises `InvalidMessage` for a period that makes no sense, or a merchant that is not in the config.
+    A merchant that has left the config is found by the name it had; one that nobody knows has a report of zeros.
+
+    Raises `InvalidMessage` for a period that makes no sense.
     """
     policy, now = runtime.config.policy, runtime.clock()
-    if merchant is not None and merchant not in policy.merchants:
-        raise InvalidMessage("merchant", f"no merchant {merchant!r} in the config")
     zone = policy.default_timezone or _NO_ZONE
     period = period_of(now, zone, since=since, until=until, month=month, last=last)
     span = Span(since=period.since, until=period.until, merchant=merchant)
