@@ -17,12 +17,14 @@ from notifygate.audit import pages
 from notifygate.config import Config, HttpSettings, KannelSettings, SmtpSettings
 from notifygate.errors import NotFound
 from notifygate.ledger import consents, holds, journal, people, subjects
+from notifygate.message import Status
 from notifygate.runtime import Runtime
 
 _INTERNAL = ("mailbox_id", "purchase_name_id", "sweep_at", "contact_point_id", "purchase_id", "position")
+_SENT = (Status.SENT, Status.DELIVERED, Status.BOUNCED)  # what a provider took
 _CATEGORIES = (
     "contact points (telephone numbers, email addresses) and which of them belong together",
-    "messages: their texts, when they were handed over, what was decided about each and why, what became of it",
+    "messages: their texts, when they were asked for, what was decided about each and why, what became of it",
     "consent, objections and other refusals, with when and how they were given",
     "do-not-send marks, such as after a bounce or a complaint",
     "purchases that messages were about: the seller's order number, other references, dates",
@@ -160,8 +162,10 @@ def _processing(
 ) -> dict[str, Any]:
     """What Art. 15(1) asks to be told beside the data, as far as the config and the ledger know it."""
     policy = config.policy
-    told: Counter[tuple[str, str, str]] = Counter(
-        (one["merchant"], one["purpose"], one["channel"]) for one in messages
+    told: Counter[tuple[str, str, str]] = Counter(map(_scope, messages))
+    sent: Counter[tuple[str, str, str]] = Counter(_scope(one) for one in messages if one["status"] in _SENT)
+    doubtful: Counter[tuple[str, str, str]] = Counter(
+        _scope(one) for one in messages if one["status"] == Status.IN_DOUBT
     )
     group_of = {name: merchant.group for name, merchant in policy.merchants.items()}
     parties = {event["party"] for event in events}
@@ -176,7 +180,13 @@ def _processing(
                 "kind": policy.merchants[merchant].kind.value if merchant in policy.merchants else None,
                 "group": group_of.get(merchant),
                 "purposes": [
-                    _purpose(config, purpose, [one for one in told if one[:2] == (merchant, purpose)], told)
+                    _purpose(config, purpose)
+                    | {
+                        name: {
+                            one[2]: counted[one] for one in sorted(counted) if one[:2] == (merchant, purpose)
+                        }
+                        for name, counted in (("messages", told), ("sent", sent), ("in_doubt", doubtful))
+                    }
                     for purpose in sorted({one[1] for one in told if one[0] == merchant})
                 ],
                 "source": _sources(merchant, group_of.get(merchant), events),
@@ -202,19 +212,17 @@ def _processing(
     }
 
 
-def _purpose(
-    config: Config,
-    purpose: str,
-    told: Iterable[tuple[str, str, str]],
-    counted: Mapping[tuple[str, str, str], int],
-) -> dict[str, Any]:
+def _purpose(config: Config, purpose: str) -> dict[str, Any]:
     known = config.policy.purposes.get(purpose)
     return {
         "purpose": purpose,
         "class": known.purpose_class.value if known else None,
         "permission": sorted(one.value for one in known.accepts) or ["none"] if known else None,
-        "messages": {channel: counted[(merchant, name, channel)] for merchant, name, channel in sorted(told)},
     }
+
+
+def _scope(message: subjects.Record) -> tuple[str, str, str]:
+    return message["merchant"], message["purpose"], message["channel"]
 
 
 def _sources(merchant: str, group: str | None, events: Iterable[subjects.Record]) -> list[str]:

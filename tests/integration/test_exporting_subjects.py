@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 import sqlalchemy as sa
-from support.channel import IN_DOUBT, ScriptedChannel, install
+from support.channel import ACCEPTED, IN_DOUBT, ScriptedChannel, install
 from support.clock import SimulatedClock
 from support.fixtures import OpenGate
 from support.messages import (
@@ -128,6 +128,29 @@ def test_it_tells_what_article_15_asks_for(anna: Gateway) -> None:
     assert {one["channel"] for one in told["providers"]} == {"email", "sms"}
     assert set(told["retention"].values()) == {"no fixed period: until it is erased"}
     assert len(told["rights"]) == 4
+
+
+def test_what_was_asked_for_is_told_apart_from_what_was_sent(gate: Gateway) -> None:
+    install(gate, ScriptedChannel(ACCEPTED, IN_DOUBT))
+    for key in ("1", "2", "3"):
+        gate.submit(order_update(text=f"Order {key}", idempotency_key=key))
+        gate.drain()
+    gate.submit(newsletter())  # denied: there is no permission
+    gate.drain()
+
+    found = gate.people.export(ANNA_EMAIL)
+    [shop] = found.to_json()["processing"]["merchants"]
+    told = {one["purpose"]: (one["messages"], one["sent"], one["in_doubt"]) for one in shop["purposes"]}
+    text = " ".join(Page(found.to_html()).text.split())
+
+    assert told == {
+        "newsletter": ({"email": 1}, {}, {}),
+        "order_update": ({"email": 3}, {"email": 2}, {"email": 1}),
+    }
+    assert "asked for: 1, sent: none" in text
+    assert "asked for: 3, sent: 2 by email, perhaps sent: 1 by email" in text
+    assert "handed over:" not in text
+    assert text.count("Given to the provider on") == 3
 
 
 def test_it_holds_nothing_about_anybody_else(anna: Gateway) -> None:
