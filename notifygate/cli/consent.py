@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from notifygate.cli import consent_evidence, consent_export, consent_import, output
+from notifygate.cli.forms import Wrong, check_named
 from notifygate.cli.options import ConfigPath, ContactPoint, Json, instant, opened, user_name
 from notifygate.cli.output import Column
 
@@ -126,6 +127,7 @@ def grant(
     if occurred_at is not None and occurred_at > datetime.now(UTC):
         raise typer.BadParameter("lies in the future; say when it was given", param_hint="--occurred-at")
     with opened(config) as gate:
+        _check_names(gate, party, purpose, *gate.config.policy.purposes)
         event_id = gate.consent.grant(
             contact_point,
             party=party,
@@ -162,6 +164,7 @@ def withdraw(
 ) -> None:
     """Record that a person takes consent back, for everything unless narrowed."""
     with opened(config) as gate:
+        _check_names(gate, party, purpose, *gate.config.policy.purposes, *_classes())
         event_id = gate.consent.withdraw(
             contact_point,
             party=party,
@@ -194,6 +197,7 @@ def object_(
 ) -> None:
     """Record that a person objects (GDPR Art. 21), to everything unless narrowed."""
     with opened(config) as gate:
+        _check_names(gate, party, purpose, *gate.config.policy.purposes, *_classes())
         event_id = gate.consent.object(
             contact_point,
             party=party,
@@ -213,14 +217,18 @@ def object_(
     "show",
     epilog="[bold]Examples[/bold]\n"
     "  notifygate consent show email:anna@example.dk\n"
-    "  notifygate consent show email:anna@example.dk --merchant myshop --purpose newsletter",
+    "  notifygate consent show email:anna@example.dk --party myshop --purpose newsletter",
 )
 def show(
     contact_point: ContactPoint,
     merchant: Annotated[
         str | None,
         typer.Option(
-            "--merchant", metavar="NAME", show_default=False, help="Ask whether this merchant may write"
+            "--party",
+            "--merchant",
+            metavar="NAME",
+            show_default=False,
+            help="Ask whether this merchant may write",
         ),
     ] = None,
     purpose: Annotated[
@@ -235,15 +243,16 @@ def show(
     config: ConfigPath = None,
     json: Json = False,
 ) -> None:
-    """Show what a person has allowed and refused; with --merchant and --purpose, exit code 1 means not permitted."""
+    """Show what a person has allowed and refused; with --party and --purpose, exit code 1 means not permitted."""
     if (merchant is None) != (purpose is None):
-        raise typer.BadParameter("--merchant and --purpose go together")
+        raise typer.BadParameter("--party and --purpose go together")
     if at is not None and merchant is None:
-        raise typer.BadParameter("--at goes with --merchant and --purpose")
+        raise typer.BadParameter("--at goes with --party and --purpose")
     with opened(config) as gate:
         events = gate.consent.history(contact_point)
         answer = None
         if merchant is not None and purpose is not None:
+            _check_names(gate, merchant, purpose, *gate.config.policy.purposes)
             answer = _answer(gate, contact_point, merchant, purpose, at)
     if json:
         output.json_line({"events": [_event_as_json(event) for event in events], "effective": answer})
@@ -325,6 +334,24 @@ def _event_as_json(event: ConsentEvent) -> dict[str, Any]:
         at: datetime | None = getattr(event, name)
         shown[name] = at.isoformat() if at else None
     return shown
+
+
+def _check_names(gate: Gateway, party: str, purpose: str, *purposes: str) -> None:
+    """Check what was typed against the config, as `submit` does. What else may not be, the gateway says."""
+    policy = gate.config.policy
+    try:
+        if party != _ANY:
+            check_named({"party": party}, "party", [*policy.merchants, *policy.groups])
+        if purpose not in (_ANY, *_classes()):
+            check_named({"purpose": purpose}, "purpose", purposes)
+    except Wrong as error:
+        raise output.CommandError(str(error)) from error
+
+
+def _classes() -> list[str]:
+    from notifygate.policy import PurposeClass
+
+    return [one.value for one in PurposeClass]
 
 
 def _recorded(event_id: str, *, json: bool) -> None:

@@ -80,8 +80,8 @@ def message_of(fields: Mapping[str, Any], policy: Policy) -> Message:
     purchase, purchase_names = _part(given, "purchase", PURCHASE)
     names |= purchase_names
     own: dict[str, Any] = {name: given[name] for name in (*_OWN, "metadata") if name in given}
-    _check_named(own, "merchant", policy.merchants)
-    _check_named(own, "purpose", policy.purposes)
+    check_named(own, "merchant", policy.merchants)
+    check_named(own, "purpose", policy.purposes)
     for name in _INSTANTS:
         own[name] = _instant(name, own.get(name))
     try:
@@ -157,7 +157,7 @@ def _purchase(purchase: Mapping[str, Any], names: Mapping[str, str], policy: Pol
             raise Wrong(names[f"purchase.{name}"], "missing; a purchase has a seller and an order_id")
         if not isinstance(values[name], str):
             raise Wrong(names[f"purchase.{name}"], f"text is wanted, not {_kind(values[name])}")
-    _check_named(values, "seller", policy.merchants, shown=names["purchase.seller"], what="merchant")
+    check_named(values, "seller", policy.merchants, shown=names["purchase.seller"], what="merchant")
     for name in ("purchased_at", "delivered_at"):
         values[name] = _instant(names[f"purchase.{name}"], values.get(name))
     return Purchase(**values)
@@ -177,7 +177,7 @@ def _instant(name: str, value: object) -> datetime | None:
     return found
 
 
-def _check_named(
+def check_named(
     given: Mapping[str, Any],
     name: str,
     known: Iterable[str],

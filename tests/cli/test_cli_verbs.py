@@ -138,7 +138,7 @@ def test_a_family_without_a_verb_shows_its_help(run: Run, group: str) -> None:
         (["worker", "--processes", "0"], "--processes"),
         (["worker", "--queues", "fast"], "service or bulk"),
         (["consent", "grant", ANNA, "--party", "myshop"], "--purpose"),
-        (["consent", "show", ANNA, "--merchant", "myshop"], "go together"),
+        (["consent", "show", ANNA, "--party", "myshop"], "go together"),
         (["consent", "show", ANNA, "--at", "2026-05-01T00:00:00Z"], "goes with"),
         (["suppress", "add", PHONE, "--expires-at", "2026-05-01T00:00:00"], "has no time zone"),
         (["log", "search", "--since", "yesterday"], "write it as"),
@@ -648,6 +648,33 @@ def test_consent_from_grant_to_objection(shop: Path, run: Run) -> None:
     assert granted.json["event_id"] in page.out
 
 
+@pytest.mark.parametrize(
+    ("args", "problem"),
+    [
+        (["grant", ANNA, "--party", "myshp", "--purpose", "newsletter"], 'did you mean "myshop"?'),
+        (["grant", ANNA, "--party", "x", "--purpose", "newsletter"], "there are myshop, parcels"),
+        (
+            ["grant", ANNA, "--party", "myshop", "--purpose", "x"],
+            "there are newsletter, order_update, review_request",
+        ),
+        (["withdraw", ANNA, "--purpose", "x"], "there are marketing, newsletter, order_update, review, "),
+        (["object", ANNA, "--party", "x"], "there are myshop, parcels"),
+        (["show", ANNA, "--party", "x", "--purpose", "newsletter"], "there are myshop, parcels"),
+    ],
+)
+def test_consent_lists_the_names_that_the_config_knows(
+    shop: Path, run: Run, args: list[str], problem: str
+) -> None:
+    assert problem in one_line(run("consent", *args))
+
+
+def test_consent_show_takes_party_as_its_sisters_do(shop: Path, run: Run) -> None:
+    question = ("consent", "show", ANNA, "--purpose", "newsletter", "--json")
+    asked = [run(*question, name, "myshop").json["effective"] for name in ("--party", "--merchant")]
+    assert asked[0] == asked[1]
+    assert asked[0]["permitted"] is False
+
+
 def test_consent_knows_what_needs_no_permission(shop: Path, run: Run) -> None:
     question = ("consent", "show", PHONE, "--merchant", "myshop", "--purpose", "order_update", "--json")
     assert run(*question).json["effective"]["standing"] == "needs no permission"
@@ -695,7 +722,7 @@ def test_consent_at_an_instant(shop: Path, run: Run) -> None:
         ),
         (["withdraw", "sms:+45 1"], "not a phone number"),
         (["withdraw", PHONE, "--channel", "fax"], "channel: "),
-        (["show", ANNA, "--merchant", "nobody", "--purpose", "newsletter"], "merchant: "),
+        (["show", ANNA, "--merchant", "nobody", "--purpose", "newsletter"], "party: "),
     ],
 )
 def test_consent_that_must_not_be_written(shop: Path, run: Run, args: list[str], problem: str) -> None:
