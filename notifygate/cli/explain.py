@@ -40,7 +40,7 @@ def _show_facts(found: Explanation) -> None:
             ("reason", found.reason),
             ("merchant", found.merchant),
             ("purpose", f"{found.purpose} ({found.purpose_class})"),
-            ("to", found.contact_point or "(erased)"),
+            ("to", found.contact_point or f"{found.channel}:(erased)"),
             ("person", found.person_id),
             ("role", found.role),
             ("purchase", " ".join(found.purchase) if found.purchase else None),

@@ -325,7 +325,7 @@ def _show_request(story: Story) -> None:
             ("reason", story.reason),
             ("merchant", story.merchant),
             ("purpose", f"{story.purpose} ({story.purpose_class})" if story.purpose_class else story.purpose),
-            ("to", story.contact_point or f"(erased) {story.channel}"),
+            ("to", story.contact_point or f"{story.channel}:(erased)"),
             ("contact point", story.contact_point_id),
             ("person", story.person_id),
             ("role", story.role),

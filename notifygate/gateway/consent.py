@@ -219,7 +219,7 @@ class ConsentBook:
         )
 
     def get(self, event_id: str) -> ConsentEvent:
-        """One event by its id. That of an erased contact point is told as `email:erased`. Raises `NotFound`."""
+        """One event by its id. That of an erased contact point is told as `email:(erased)`. Raises `NotFound`."""
         with self._runtime.ledger.read() as conn:
             row = consents.get(conn, event_id)
             point = people.point(conn, row["contact_point_id"]) if row else None

@@ -50,7 +50,7 @@ class KnownPoint:
     address: str | None = field(repr=False)
 
     def __str__(self) -> str:
-        return f"{self.channel}:{self.address or 'erased'}"
+        return f"{self.channel}:{self.address or '(erased)'}"
 
 
 def find(conn: sa.Connection, fingerprints: Fingerprints, point: ContactPoint) -> str | None:

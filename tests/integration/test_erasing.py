@@ -657,4 +657,4 @@ def test_the_address_that_was_typed_is_not_shown_as_if_it_were_still_known(gate:
     gate.submit(order_update())
     gate.people.erase(ANNA_EMAIL)
 
-    assert list(gate.people.of(ANNA_EMAIL)) == ["email:erased"]
+    assert list(gate.people.of(ANNA_EMAIL)) == ["email:(erased)"]
