@@ -127,7 +127,7 @@ def write_export(
     if not force:
         for one in (path, manifest):
             if one.exists():
-                raise ExportError(f"{one} is there already; give another name, or --force to overwrite it")
+                raise ExportError(f"{one} is there already; choose another name, or say --force")
     open_writer = _WRITERS[wanted]
     if wanted is Format.PARQUET:
         _pyarrow()

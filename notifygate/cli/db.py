@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifygate.cli import output
-from notifygate.cli.options import ConfigPath, Json, instant
+from notifygate.cli.options import ConfigPath, Json, JsonLines, instant
 from notifygate.cli.output import Column, CommandError
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def restored(
 
 
 @app.command("partitions")
-def show_partitions(config: ConfigPath = None, json: Json = False) -> None:
+def show_partitions(config: ConfigPath = None, json: JsonLines = False) -> None:
     """List the months that the send log is kept in, with their rows and sizes; PostgreSQL only."""
     from notifygate.config import load
     from notifygate.ledger import partitions
@@ -205,7 +205,7 @@ def drop_before(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be dropped.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     config: ConfigPath = None,
-    json: Json = False,
+    json: JsonLines = False,
 ) -> None:
     """Drop the whole months of the send log that lie before one, for good.
 

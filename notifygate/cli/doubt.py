@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from notifygate.cli import output
-from notifygate.cli.options import ConfigPath, Json, Since, opened
+from notifygate.cli.options import ConfigPath, Json, JsonLines, Since, opened
 from notifygate.cli.output import Column
 from notifygate.errors import NotFound
 
@@ -30,7 +30,7 @@ def show(
     since: Since = None,
     limit: Annotated[int, typer.Option("--limit", min=0, help="At most so many; 0 for all.")] = 100,
     config: ConfigPath = None,
-    json: Json = False,
+    json: JsonLines = False,
 ) -> None:
     """List the messages in doubt, oldest first. None of them is sent again by itself."""
     with opened(config) as gate:

@@ -34,7 +34,7 @@ def init(
     try:
         _write(target, TEMPLATE, replace=force)
     except FileExistsError as error:
-        raise CommandError(f"{target} is there already; --force replaces it") from error
+        raise CommandError(f"{target} is there already; choose another name, or say --force") from error
     except OSError as error:
         raise CommandError(f"{target} cannot be written: {error.strerror or type(error).__name__}") from error
     aside = "" if target == Path("notifygate.toml") else f" --config {target}"

@@ -15,7 +15,7 @@ import typer
 
 from notifygate.cli import output
 from notifygate.cli.explain import evidence, show_attempts, show_decision
-from notifygate.cli.options import ConfigPath, Json, Since, Until, reading
+from notifygate.cli.options import ConfigPath, Json, JsonLines, Since, Until, reading
 from notifygate.cli.output import Column
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def search(
     limit: Annotated[int, typer.Option("--limit", min=0, help="At most so many rows; 0 for all.")] = 100,
     config: ConfigPath = None,
     csv: Annotated[bool, typer.Option("--csv", help="Print CSV, for spreadsheets.")] = False,
-    json: Json = False,
+    json: JsonLines = False,
 ) -> None:
     """List the rows that match all that is asked for, newest first."""
     if csv and json:

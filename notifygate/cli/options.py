@@ -52,6 +52,7 @@ ConfigPath = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+JsonLines = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line, for programs.")]
 ContactPoint = Annotated[
     str,
     typer.Argument(metavar="CONTACT", show_default=False, help="sms:+4520123456 or email:anna@example.dk"),

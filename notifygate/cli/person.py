@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from notifygate.cli import files, output
-from notifygate.cli.options import ConfigPath, ContactPoint, Json, opened, reading
+from notifygate.cli.options import ConfigPath, ContactPoint, Json, JsonLines, opened, reading
 from notifygate.cli.output import Column, CommandError
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def erase(
         ),
     ] = False,
     config: ConfigPath = None,
-    json: Json = False,
+    json: JsonLines = False,
 ) -> None:
     """Erase a person (GDPR Art. 17): every address, text and typed evidence, for good. Without --yes, a dry run.
 
@@ -262,7 +262,7 @@ def tell_of_vacuum(problem: str) -> None:
 
 
 @app.command("erased")
-def erased(config: ConfigPath = None, json: Json = False) -> None:
+def erased(config: ConfigPath = None, json: JsonLines = False) -> None:
     """List the ids of all contact points that were erased, for 'erase --ids' after a backup was restored.
 
     Keep the list outside the database: one id a line, no address.
@@ -320,7 +320,7 @@ def release(contact_point: ContactPoint, config: ConfigPath = None, json: Json =
 
 
 @app.command("holds")
-def show_holds(config: ConfigPath = None, json: Json = False) -> None:
+def show_holds(config: ConfigPath = None, json: JsonLines = False) -> None:
     """List all legal holds in force, oldest first."""
     with opened(config) as gate:
         found = gate.people.holds()

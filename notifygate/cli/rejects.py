@@ -23,7 +23,7 @@ class Rejects:
     already is an error.
     """
 
-    def __init__(self, path: Path | None, header: Sequence[str] | None, *, overwrite: bool = True) -> None:
+    def __init__(self, path: Path | None, header: Sequence[str] | None, *, overwrite: bool) -> None:
         self._path = path
         self._how = os.O_TRUNC if overwrite else os.O_EXCL
         self._header = header
@@ -35,7 +35,9 @@ class Rejects:
                 handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | self._how, 0o600)
                 os.fchmod(handle, 0o600)  # one that was there may have been readable for all
             except FileExistsError as error:
-                raise CommandError(f"{self._path} is there already; --force overwrites it") from error
+                raise CommandError(
+                    f"{self._path} is there already; choose another name, or say --force"
+                ) from error
             except OSError as error:
                 raise _cannot_be_written(self._path, error) from error
             self._file = os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="")

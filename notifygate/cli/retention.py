@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from notifygate.cli import output
-from notifygate.cli.options import ConfigPath, Json, opened
+from notifygate.cli.options import ConfigPath, JsonLines, opened
 from notifygate.cli.output import Column
 
 app = typer.Typer(help="Remove personal data that has been kept for long enough.", no_args_is_help=True)
@@ -25,7 +25,7 @@ def run(
         bool, typer.Option("--no-vacuum", help="Leave the database's files for 'notifygate db vacuum'.")
     ] = False,
     config: ConfigPath = None,
-    json: Json = False,
+    json: JsonLines = False,
 ) -> None:
     """Remove what is older than \\[retention] in the config says; a legal hold keeps all of a person.
 

@@ -11,7 +11,7 @@ import typer
 
 from notifygate.cli import output
 from notifygate.cli.forms import Wrong, check_header, message_of
-from notifygate.cli.options import ConfigPath, Json, opened
+from notifygate.cli.options import ConfigPath, JsonLines, opened
 from notifygate.cli.output import Column
 from notifygate.cli.reading import cannot_be_read, guarded, is_same, progress, stream_of
 from notifygate.cli.records import CsvReader, Fault, Format, Record, Unreadable, format_of, read_json_lines
@@ -44,6 +44,9 @@ or, as the Python call has it,
 
 _BATCH = 500
 _SHOWN_ONE_BY_ONE = 10
+_WHERE_IDS_ARE = (
+    "The ids of so many are printed with --json; 'log search --kind submitted --since 1h' finds these."
+)
 
 
 @dataclass(slots=True)
@@ -90,8 +93,9 @@ def submit(
             help="Write rejected lines here, with the reason; mend and submit them again.",
         ),
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite the file of --rejects.")] = False,
     config: ConfigPath = None,
-    json: Json = False,
+    json: JsonLines = False,
 ) -> None:
     """Hand over messages, one a line; exit code 1 means that some lines were rejected, and all others taken in."""
     wanted = format_of(file, form)
@@ -102,7 +106,7 @@ def submit(
         try:
             with progress(stream, tally) as seen:
                 records, header = _reader(stream, wanted, seen, file)
-                with Rejects(rejects, header) as rejected:
+                with Rejects(rejects, header, overwrite=force) as rejected:
                     for batch in _batches(records, gate):
                         try:
                             _hand_over(gate, batch)
@@ -210,6 +214,8 @@ def _sum_up(tally: _Tally, *, json: bool) -> None:
     if tally.first and tally.total <= _SHOWN_ONE_BY_ONE:
         output.table([Column("line"), Column("message", whole=True), Column("outcome")], tally.first)
     output.say(str(tally))
+    if tally.total > _SHOWN_ONE_BY_ONE:
+        output.complain(_WHERE_IDS_ARE, prefix="")
 
 
 def _hint(gate: Gateway) -> str | None:

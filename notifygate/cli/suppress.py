@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from notifygate.cli import output
-from notifygate.cli.options import ConfigPath, ContactPoint, Json, instant, opened
+from notifygate.cli.options import ConfigPath, ContactPoint, Json, JsonLines, instant, opened
 from notifygate.cli.output import Column
 
 app = typer.Typer(help="Mark contact points do-not-send, whatever the consent says.", no_args_is_help=True)
@@ -68,7 +68,7 @@ def remove(
 
 
 @app.command("list")
-def show(config: ConfigPath = None, json: Json = False) -> None:
+def show(config: ConfigPath = None, json: JsonLines = False) -> None:
     """List all do-not-send marks in force, oldest first."""
     with opened(config) as gate:
         marks = gate.suppressions.list()

@@ -194,6 +194,27 @@ def test_rejects_of_csv_can_be_mended_and_submitted_again(shop: Path, run: Run) 
     assert run("submit", shop / "again.csv").code == 0
 
 
+def test_a_file_of_rejects_that_is_there_is_left_alone_unless_forced(shop: Path, run: Run) -> None:
+    file, rejects = write_lines(shop / "a.jsonl", sms(to="+45 1")), shop / "rejects.jsonl"
+    rejects.write_text("mine")
+
+    ran = run("submit", file, "--rejects", rejects)
+
+    assert ran.code == 2
+    assert "is there already; choose another name, or say --force" in ran.err
+    assert rejects.read_text() == "mine"
+    assert run("submit", file, "--rejects", rejects, "--force").code == 1
+    assert "not a phone number" in rejects.read_text()
+
+
+def test_where_lines_are_too_many_to_list_it_says_how_ids_are_found(shop: Path, run: Run) -> None:
+    ran = run("submit", write_lines(shop / "a.jsonl", *(sms(to=f"+45201234{n}") for n in range(10, 21))))
+
+    assert ran.out == "accepted 11, duplicate 0, rejected 0\n"
+    assert "--json" in ran.err.splitlines()[0]
+    assert len(run("log", "search", "--kind", "submitted", "--since", "1h", "--json").jsons) == 11
+
+
 def test_rejects_must_not_be_the_input(shop: Path, run: Run) -> None:
     file = write_lines(shop / "a.jsonl", sms())
     before = file.read_bytes()
