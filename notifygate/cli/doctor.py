@@ -65,6 +65,7 @@ def _ledger(loaded: Config) -> Iterator[Checked]:
         yield Checked(
             what="ledger", state=NOTE, found=f"{where} is not there yet", advice="made at first use"
         )
+        yield _secret(loaded, has_begun=False)
         return
     in_doubt, lost, usable = 0, 0, False
     proof: Checked | None = None
@@ -83,21 +84,41 @@ def _ledger(loaded: Config) -> Iterator[Checked]:
         finally:
             ledger.close()
     except LedgerError as error:
-        advice = "correct gateway.ledger or gateway.secret, or start the database"
+        advice = "correct gateway.ledger, or start the database"
+        if str(error).startswith("gateway.secret"):
+            advice = "go by the secret that this ledger was begun with; where that was none, set none"
         yield Checked(what="ledger", state=FAILED, found=str(error), advice=advice)
         return
     if version is None:
         yield Checked(
             what="ledger", state=NOTE, found=f"{where} is empty", advice="tables are made at first use"
         )
+        yield _secret(loaded, has_begun=False)
     elif not usable:
         found = f"{where} has schema version {version}, and {HEAD} is wanted"
         yield Checked(what="ledger", state=FAILED, found=found, advice="run 'notifygate db upgrade'")
     else:
         yield Checked(what="ledger", state=OK, found=f"{where}, schema version {version}")
+        yield _secret(loaded, has_begun=True)
         yield _in_doubt(in_doubt, lost)
         if proof is not None:
             yield proof
+
+
+def _secret(loaded: Config, *, has_begun: bool) -> Checked:
+    """Whether fingerprints are keyed by what is not in the ledger: that is chosen once, before its first row."""
+    if loaded.settings.gateway.secret is not None:
+        return Checked(what="secret", state=OK, found="a secret is set")
+    if has_begun:
+        found = "this ledger was begun without a secret, and keeps the key itself"
+        return Checked(
+            what="secret",
+            state=NOTE,
+            found=found,
+            advice="only a new ledger takes one on: docs/data-subjects.md",
+        )
+    advice = "set gateway.secret_file now: a ledger begun without a secret cannot take one on later"
+    return Checked(what="secret", state=NOTE, found="none is set", advice=advice)
 
 
 def _in_doubt(count: int, lost: int) -> Checked:
@@ -129,8 +150,9 @@ def _proof(ledger: Ledger, loaded: Config) -> Checked:
     with ledger.read() as conn:
         size, unsealed = seals.size(conn), seals.count_unsealed(conn, gauges.AT_MOST)
         newest = seals.newest_checkpoint(conn)
+    signed = newest[0] if newest else 0
     found = (
-        f"{size} rows of the send log sealed, {unsealed} not yet, signed up to {newest[0] if newest else 0}"
+        f"{output.counted(size, 'row')} of the send log sealed, {unsealed:,} not yet, signed up to {signed:,}"
     )
     try:
         can_sign = size == 0 or keys.signer is not None

@@ -42,7 +42,13 @@ def init(
     output.say("  1. Put your own merchants and purposes in it.")
     output.say(f"  2. notifygate check{aside}    says whether it is in order.")
     output.say(
-        f"  3. notifygate up{aside}       starts everything; messages go to a file until you change that."
+        f"  3. notifygate drain{aside}    sends what was submitted, here and now; to a file until you change that."
+    )
+    output.say(
+        f"  4. notifygate up{aside}       does so all the time, with a queue and a worker, until Ctrl-C."
+    )
+    output.say(
+        "Before the first real message, set secret_file: a ledger begun without a secret cannot take one on later."
     )
 
 
