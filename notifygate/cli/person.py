@@ -158,6 +158,9 @@ def erase(
 ) -> None:
     """Erase a person (GDPR Art. 17): every address, text and typed evidence, for good. Without --yes, a dry run.
 
+    It does not reach what lies elsewhere: files of the file driver, exports, backups, what providers keep; see
+    docs/data-subjects.md.
+
     Exit code 1 where a legal hold stands in the way, nothing is held, or the files could not be cleaned up.
     """
     if (contact_point is None) == (ids is None):
@@ -232,6 +235,11 @@ _KEPT = {
 }
 
 
+_ELSEWHERE = (
+    "Not reached: what the file driver wrote, exports, backups, what providers keep (docs/data-subjects.md)."
+)
+
+
 def _show_erasure(outcome: Erasure) -> None:
     output.facts([("person", outcome.person_id), ("contact points", ", ".join(outcome.contact_points))])
     output.heading("would go" if outcome.dry_run else "gone")
@@ -244,8 +252,10 @@ def _show_erasure(outcome: Erasure) -> None:
             "A legal hold is on this person, so nothing would be erased: see 'notifygate person holds'."
         )
     elif outcome.dry_run:
+        output.say(_ELSEWHERE)
         output.say("Nothing was changed. Say --yes to erase for good.")
     else:
+        output.say(_ELSEWHERE)
         output.say(
             "Erased. Keep the ids of the contact points: a backup that is restored brings the person back."
         )
