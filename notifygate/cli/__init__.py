@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
@@ -153,9 +153,21 @@ def _complain_of_usage(error: typer.TyperException, given: list[str]) -> int:
         # Typer quotes them, and they are mostly the rest of a phone number that was typed with spaces.
         problem = "There are more arguments than expected; put one that holds spaces in quotes."
     context = getattr(error, "ctx", None)
-    where = f" (see '{context.command_path if context else 'notifygate'} --help')"
+    where = f" (see '{context.command_path if context else _verb(given)} --help')"
     output.complain(_without_addresses(problem, given).rstrip(".") + where)
     return WRONG_USE
+
+
+def _verb(given: list[str]) -> str:
+    """The verb that was typed, for errors that do not tell: of an option without its values."""
+    command: Any = get_command(app)
+    path = ["notifygate"]
+    for word in given:
+        command = getattr(command, "commands", {}).get(word)
+        if command is None:
+            break
+        path.append(word)
+    return " ".join(path)
 
 
 _ADDRESS = re.compile(r"(sms|email):.+|.*@.*|\+?[0-9][0-9 ()./-]{5,}")

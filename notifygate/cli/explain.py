@@ -12,14 +12,18 @@ from notifygate.cli.output import Column
 
 if TYPE_CHECKING:
     from notifygate.decision import Decision, Finding
+    from notifygate.gateway import Gateway
     from notifygate.gateway.explanation import Explanation
     from notifygate.ledger.messages import Attempt
 
 
 def explain(message_id: MessageId, config: ConfigPath = None, json: Json = False) -> None:
-    """Tell what became of a message, and why: every decision with all its findings, every attempt to send."""
+    """Tell what became of a message, and why: every decision with all its findings, every attempt to send.
+
+    It is the short answer; 'notifygate log show' tells the consent and the rules behind it as well, for an auditor.
+    """
     with reading(config) as gate:
-        found = gate.explain(message_id)
+        found = gate.explain(_message_of(gate, message_id))
     if json:
         output.json_line(found.to_json())
         return
@@ -29,6 +33,18 @@ def explain(message_id: MessageId, config: ConfigPath = None, json: Json = False
     for number, decision in enumerate(found.decisions, 1):
         show_decision(decision, f"Decision {number} of {len(found.decisions)}")
     show_attempts(found.attempts)
+
+
+def _message_of(gate: Gateway, given: str) -> str:
+    """The message that an id names: its own, or that of an attempt to send it."""
+    from notifygate.errors import NotFound
+
+    if not given.startswith("att_"):
+        return given
+    row = next(gate.log.search(attempt_id=given, limit=1), None)
+    if row is None or row.message_id is None:
+        raise NotFound(f"no attempt {given!r}")
+    return row.message_id
 
 
 def _show_facts(found: Explanation) -> None:

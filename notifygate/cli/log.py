@@ -298,7 +298,10 @@ def show(
     json: Json = False,
 ) -> None:
     """Tell the whole story of one message: who asked, what was decided on what permission by which rules, what was
-    sent."""
+    sent.
+
+    It is for whoever must answer for it; 'notifygate explain' is shorter, and needs the message to be there still.
+    """
     with reading(config) as gate:
         story = gate.log.story(message_id)
     if json:
@@ -414,14 +417,15 @@ def _show_policy(policy: PolicyText, story: Story, *, whole: bool) -> None:
 @app.command(
     "export",
     epilog="[bold]Examples[/bold]\n"
-    "  notifygate log export --to may.csv --since 2026-05-01T00:00:00+02:00 --until 2026-06-01T00:00:00+02:00\n"
-    "  notifygate log export --to exports/ --format parquet --merchant myshop\n"
+    "  notifygate log export --out may.csv --since 2026-05-01T00:00:00+02:00 --until 2026-06-01T00:00:00+02:00\n"
+    "  notifygate log export --out exports/ --format parquet --merchant myshop\n"
     "  notifygate log check-export may.csv.manifest.json",
 )
 def export(
     to: Annotated[
         str,
         typer.Option(
+            "--out",
             "--to",
             metavar="FILE|FOLDER",
             show_default=False,
@@ -465,7 +469,7 @@ def export(
     if json:
         output.json_line({"file": str(done.path), "manifest": str(done.manifest), "rows": done.rows})
     else:
-        output.say(f"{done.rows} rows in {done.path}")
+        output.say(f"{output.counted(done.rows, 'row')} in {done.path}")
         output.say(f"described by {done.manifest}")
 
 
@@ -500,7 +504,7 @@ def check_export(
     if json:
         output.json_line({"whole": found.is_whole, "rows": found.rows, "problems": list(found.problems)})
     elif found.is_whole:
-        output.say(f"yes: {found.rows} rows, as the manifest says")
+        output.say(f"yes: {output.counted(found.rows, 'row')}, as the manifest says")
     else:
         for problem in found.problems:
             output.say(f"no: {problem}")

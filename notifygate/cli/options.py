@@ -109,7 +109,8 @@ def reading(config: Path | None) -> Iterator[Gateway]:
     gateway = load(config).settings.gateway
     if ledger_is_missing(gateway):
         raise CommandError(
-            f"there is no ledger at {gateway.ledger_shown}: is [gateway] ledger the one that is in use?"
+            f"there is no ledger at {gateway.ledger_shown}: give the config in use with --config, "
+            "or correct [gateway] ledger in it"
         )
     with opened(config) as gate:
         yield gate

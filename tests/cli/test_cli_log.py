@@ -94,8 +94,8 @@ def test_a_name_that_nobody_knows_is_hinted_at(run: Run, used: str, args: list[s
         (["search", "--channel", "fax"], "must be"),
         (["search", "--policy", "abc"], "at least its first 6"),
         (["search", "--after", "0"], "--after"),
-        (["export"], "--to"),
-        (["export", "--to", "log.xlsx"], "csv, jsonl, parquet"),
+        (["export"], "--out"),
+        (["export", "--out", "log.xlsx"], "csv, jsonl, parquet"),
         (["check-export", "nowhere.json"], "cannot be read"),
     ],
 )
@@ -132,13 +132,13 @@ def test_show_fits_eighty_columns_on_a_terminal(run: Run, used: str, monkeypatch
 
 @pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
 def test_an_export_is_written_described_and_checked(shop: Path, run: Run, used: str, form: str) -> None:
-    ran = run("log", "export", "--to", f"log.{form}", "--merchant", "myshop", "--json").json
+    ran = run("log", "export", "--out", f"log.{form}", "--merchant", "myshop", "--json").json
     assert ran["rows"] == len(run("log", "search", "--merchant", "myshop", "--json").jsons) > 4
     manifest = json.loads((shop / ran["manifest"]).read_text())
     assert manifest["checkpoint"].startswith("notifygate/")
     assert "anna" not in (shop / ran["file"]).read_bytes().decode(errors="replace")
     assert run("log", "check-export", ran["manifest"]).out.startswith("yes: ")
-    assert "there already" in run("log", "export", "--to", f"log.{form}").err
+    assert "there already" in run("log", "export", "--out", f"log.{form}").err
     assert run("log", "export", "--to", f"log.{form}", "--force").code == 0
     assert run("log", "check-export", ran["manifest"], "--json").json["whole"] is True
     with (shop / ran["file"]).open("ab") as file:
@@ -157,7 +157,7 @@ def test_the_help_names_every_kind_of_row(run: Run) -> None:
     [
         ["log", "search"],
         ["log", "verify"],
-        ["log", "export", "--to", "log.csv"],
+        ["log", "export", "--out", "log.csv"],
         ["report"],
         ["consent", "export"],
         ["person", "export", "email:anna@example.dk", "--json"],
@@ -176,7 +176,7 @@ def test_where_there_is_no_ledger_a_reading_verb_says_so_and_begins_none(
 
 
 def test_an_export_makes_the_folder_that_a_slash_asks_for(shop: Path, run: Run, used: str) -> None:
-    assert run("log", "export", "--to", "may/", "--format", "csv").code == 0
+    assert run("log", "export", "--out", "may/", "--format", "csv").code == 0
 
     names = sorted(one.name for one in (shop / "may").iterdir())
     assert len(names) == 2
@@ -184,7 +184,7 @@ def test_an_export_makes_the_folder_that_a_slash_asks_for(shop: Path, run: Run, 
     assert (shop / "may" / names[0]).stat().st_mode & 0o777 == 0o600
 
 
-@pytest.mark.parametrize("verb", [["search"], ["export", "--to", "log.csv"]])
+@pytest.mark.parametrize("verb", [["search"], ["export", "--out", "log.csv"]])
 def test_a_period_the_wrong_way_round_is_refused(shop: Path, run: Run, used: str, verb: list[str]) -> None:
     ran = run("log", *verb, "--since", "2026-05-01T00:00:00Z", "--until", "2026-04-01T00:00:00Z")
 

@@ -142,7 +142,8 @@ def test_a_family_without_a_verb_shows_its_help(run: Run, group: str) -> None:
         (["consent", "show", ANNA, "--at", "2026-05-01T00:00:00Z"], "goes with"),
         (["suppress", "add", PHONE, "--expires-at", "2026-05-01T00:00:00"], "has no time zone"),
         (["log", "search", "--since", "yesterday"], "write it as"),
-        (["log", "search", "--purchase", "myshop"], "--purchase"),
+        (["log", "search", "--purchase", "myshop"], "see 'notifygate log search --help'"),
+        (["drain", "--limit"], "see 'notifygate drain --help'"),
         (["person", "link", ANNA, PHONE], "--evidence"),
         (["consent", "vanish"], "No such command"),
     ],
@@ -221,6 +222,7 @@ def test_init_writes_the_template_and_says_what_is_next(folder: Path, run: Run) 
     assert ran.code == 0
     assert "notifygate check" in ran.out
     assert (folder / "notifygate.toml").read_text() == TEMPLATE
+    assert ran.out.index("notifygate drain") < ran.out.index("notifygate up")
     assert run("check").code == 0
     assert [path.name for path in folder.iterdir()] == ["notifygate.toml"]
 
@@ -305,6 +307,7 @@ def test_doctor_finds_a_healthy_gateway(shop: Path, run: Run) -> None:
     states = {one["what"]: one["state"] for one in told["checks"]}
     assert states == {
         "ledger": "ok",
+        "secret": "note",
         "in doubt": "ok",
         "proof": "ok",
         "broker": "ok",
@@ -317,6 +320,27 @@ def test_doctor_leaves_no_ledger_behind(shop: Path, run: Run) -> None:
     told = run("doctor", "--json").json
     assert told["checks"][0]["state"] == "note"
     assert not (shop / "ledger.db").exists()
+
+
+def test_doctor_says_when_a_secret_must_be_set_and_when_it_is_too_late(shop: Path, run: Run) -> None:
+    def found(what: str) -> dict[str, str]:
+        (one,) = (one for one in run("doctor", "--json").json["checks"] if one["what"] == what)
+        return {name: str(one[name]) for name in ("state", "found", "advice")}
+
+    assert "set gateway.secret_file now" in found("secret")["advice"]
+    run("drain")
+    assert "was begun without a secret" in found("secret")["found"]
+    (shop / "secret.txt").write_text("long and random")
+    (shop / "notifygate.toml").write_text(
+        CONFIG.replace("[gateway]", '[gateway]\nsecret_file = "secret.txt"')
+    )
+    too_late = found("ledger")
+    assert too_late["state"] == "failed"
+    assert "begun without a secret" in too_late["found"]
+    assert "where that was none, set none" in too_late["advice"]
+    (shop / "ledger.db").unlink()
+    run("drain")
+    assert found("secret")["state"] == "ok"
 
 
 def test_doctor_says_what_fails_and_what_to_do(shop: Path, run: Run) -> None:
@@ -539,6 +563,14 @@ def test_explain_shows_attempts(run: Run, submitted: Callable[..., str]) -> None
     page = run("explain", message).out
     assert "Attempts" in page
     assert re.search(r"att_[0-9a-f]{32}  .*accepted", page)
+
+
+def test_explain_takes_the_id_of_an_attempt_as_log_show_does(run: Run, submitted: Callable[..., str]) -> None:
+    message_id = submitted()
+    run("drain")
+    attempt_id = run("explain", message_id, "--json").json["attempts"][0]["attempt_id"]
+    assert run("explain", attempt_id).out == run("explain", message_id).out
+    assert "no attempt 'att_1'" in one_line(run("explain", "att_1"))
 
 
 def test_an_unknown_message_is_wrong_use(shop: Path, run: Run) -> None:
