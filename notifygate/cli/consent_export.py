@@ -113,10 +113,10 @@ def export(
         with _opened_for_writing(out, force=force) as file:
             _WRITERS[wanted](file, counted(), gate.config.policy, with_addresses)
     if out is not None:
-        output.complain(f"{total} events written to {out}", prefix="")
+        output.complain(f"{output.counted(total, 'event')} written to {out}", prefix="")
     if erased and with_addresses:
         output.complain(
-            f"{erased} events are of erased contact points: they are told by id, and cannot be imported elsewhere",
+            f"{output.counted(erased, 'event')} of erased contact points: told by id, and not to be imported elsewhere",
             prefix="",
         )
 

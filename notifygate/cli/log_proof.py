@@ -82,7 +82,7 @@ def checkpoint(out: Out = None, force: Force = False, config: ConfigPath = None,
     shown = {"origin": made.origin, "size": made.size, "root": made.root.hex(), "note": made.note}
     _hand_out(jsons.dumps(shown) + "\n" if json else made.note, out, force=force)
     if out is not None:
-        output.say(f"{made.size:,} rows, signed, in {out}")
+        output.say(f"{output.counted(made.size, 'row')}, signed, in {out}")
 
 
 def prove(
@@ -109,7 +109,7 @@ def prove(
         proof = gate.proofs.prove(message_id, checkpoint=checkpoint)
     _hand_out(_as_text(proof.to_json()), out, force=force)
     if out is not None:
-        output.say(f"{len(proof.rows)} rows of {proof.checkpoint.size:,}, proved, in {out}")
+        output.say(f"{output.counted(len(proof.rows), 'row')} of {proof.checkpoint.size:,}, proved, in {out}")
 
 
 def consistency(
@@ -151,7 +151,12 @@ def key(config: ConfigPath = None, json: Json = False) -> None:
 def _show(found: Verification) -> None:
     output.facts(
         [
-            ("the log is", "intact" if found.is_intact else f"NOT INTACT: {found.problem_count:,} problems"),
+            (
+                "the log is",
+                "intact"
+                if found.is_intact
+                else f"NOT INTACT: {output.counted(found.problem_count, 'problem')}",
+            ),
             ("rows sealed", f"{found.size:,}"),
             ("not sealed yet", f"{found.unsealed:,}"),
             ("removed by retention", f"{found.removed:,}"),
@@ -167,7 +172,7 @@ def _show(found: Verification) -> None:
         when = output.instant(told.at)
         earlier = f", and {told.earlier:,} earlier ones that no other row tells of" if told.earlier else ""
         output.say(
-            f"removed: {told.rows:,} rows of {told.part}{earlier}, on {when}, by {told.actor} "
+            f"removed: {output.counted(told.rows, 'row')} of {told.part}{earlier}, on {when}, by {told.actor} "
             f"(row {told.position:,})"
         )
     for restored in found.restorations[-_SHOWN:]:
@@ -182,7 +187,8 @@ def _show(found: Verification) -> None:
         output.say(f"… and {found.problem_count - _SHOWN:,} more")
     if found.sealed_late:
         output.complain(
-            f"{found.sealed_late:,} rows were sealed more than an hour after the instant that they or others bear",
+            f"{output.counted(found.sealed_late, 'row')} sealed more than an hour after the instant that they or others "
+            "bear",
             prefix="note: ",
         )
     if found.keys_are_the_ledgers_own:

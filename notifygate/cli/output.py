@@ -113,6 +113,11 @@ def instant(at: datetime | None) -> str:
     return at.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
+def counted(count: int, unit: str) -> str:
+    """A number and its unit, such as `1 row` and `2,000 rows`."""
+    return f"{count:,} {unit}{'' if count == 1 else 's'}"
+
+
 def clean(text: object) -> str:
     """Text without control characters, but with its lines."""
     return _CONTROL.sub("\ufffd", str(text).replace("\r\n", "\n"))

@@ -143,7 +143,10 @@ def _show(made: Report) -> None:
                 if made.log_begins
                 else None,
             ),
-            *(("policy", f"{one.hash} ({one.decisions} decisions)") for one in made.policies),
+            *(
+                ("policy", f"{one.hash} ({output.counted(one.decisions, 'decision')})")
+                for one in made.policies
+            ),
         ]
     )
     _show_volumes(made)

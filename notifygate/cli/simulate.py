@@ -31,7 +31,8 @@ def simulate(
         typer.Argument(
             metavar="NEW",
             show_default=False,
-            help="The changed config. Left out, it is that of --config, whose ledger must then be the one in use.",
+            help="The changed config. Left out, it is that of --config, whose ledger must then be the "
+            "one in use.",
         ),
     ] = None,
     since: Since = None,
@@ -69,14 +70,15 @@ def simulate(
         if listed:
             _list(found, limit)
     if fails and found.allows_more:
-        output.complain(f"{found.sent.more} messages that were not sent would be sent")
+        output.complain(f"{output.counted(found.sent.more, 'message')} would be sent, and not sent before")
         raise typer.Exit(1)
 
 
 def _show(found: WhatIf) -> None:
     sent = found.sent
     policies = ", ".join(
-        f"{name[:12]} ({count} decisions)" for name, count in sorted(found.logged_by.items())
+        f"{name[:12]} ({output.counted(count, 'decision')})"
+        for name, count in sorted(found.logged_by.items())
     )
     output.facts(
         [
@@ -133,7 +135,9 @@ def _notes(found: WhatIf) -> None:
             f"* The text of {found.texts_erased} service messages was erased: what was found in it then is taken."
         )
     if found.left_out:
-        output.say(f"* {found.left_out} messages are left out: the log no longer holds their submission.")
+        output.say(
+            f"* Left out: {output.counted(found.left_out, 'message')} whose submission the log no longer holds."
+        )
 
 
 def _list(found: WhatIf, limit: int) -> None:
