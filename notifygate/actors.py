@@ -82,6 +82,7 @@ class WorkerLife(Middleware):
         if self._lane.is_for(worker):
             return
         self._lane.finish_stopping()
+        self.runtime.sealer.work_quietly(is_last=True)
         self.runtime.close()
         if self.embedded is not None:
             self.embedded.stop()

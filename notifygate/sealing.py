@@ -215,16 +215,19 @@ class Sealer:
             self._keys = LogKeys(self._ledger, self._settings(), self._data_dir)
         return self._keys
 
-    def work(self) -> int:
-        """Seal what there is, and make a checkpoint where the last is old enough; return how many rows were sealed."""
+    def work(self, *, is_last: bool = False) -> int:
+        """Seal what there is, and make a checkpoint where the last is old enough; return how many rows were sealed.
+
+        Whoever ends, and does this for the last time, makes the checkpoint at once.
+        """
         sealed = self.seal()
-        self.checkpoint(unless_newer_than=self._settings().checkpoint_every)
+        self.checkpoint(unless_newer_than=timedelta(0) if is_last else self._settings().checkpoint_every)
         return sealed
 
-    def work_quietly(self) -> None:
+    def work_quietly(self, *, is_last: bool = False) -> None:
         """The same for whoever has done something more important: a failure is logged, and made good by the next."""
         try:
-            self.work()
+            self.work(is_last=is_last)
         except NotifygateError as error:
             logger.warning("log_not_sealed", extra={"error": str(error)})
         except Exception as error:  # noqa: BLE001  # what was sent is sent, whatever this is

@@ -96,6 +96,23 @@ def test_up_works_messages_off_and_leaves_nothing_running(shop: Path, up: subpro
     assert _processes_of(shop) == set()
 
 
+def test_what_up_did_is_sealed_and_signed_when_it_has_stopped(
+    shop: Path, up: subprocess.Popen[str], run: Run
+) -> None:
+    before = run("log", "verify", "--json").json
+    assert run("submit", str(write_lines(shop / "two.jsonl", sms(to="+4520123457")))).code == 0
+    deadline = time.monotonic() + 20
+    while len((shop / "outbox.jsonl").read_text().splitlines()) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    up.send_signal(signal.SIGINT)
+    up.communicate(timeout=30)
+
+    found = run("log", "verify", "--json").json
+
+    assert found["signed_up_to"] == found["size"] > before["size"]
+    assert found["unsealed"] == 0
+
+
 def test_up_leaves_nothing_running_where_its_worker_is_killed(shop: Path, up: subprocess.Popen[str]) -> None:
     (child,) = (int(pid) for pid in Path(f"/proc/{up.pid}/task/{up.pid}/children").read_text().split())
     os.kill(child, signal.SIGKILL)

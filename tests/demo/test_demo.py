@@ -93,6 +93,13 @@ def test_the_demo_goes_as_the_stories_say_and_leaves_nothing_running(run: Run) -
     assert_nothing_runs(run.folder)
 
 
+def test_its_log_is_sealed_and_signed_to_the_end(run: Run) -> None:
+    with Gateway.open(run.folder / folders.DEFAULT_FOLDER / "notifygate.toml") as gate:
+        found = gate.proofs.verify()
+    assert (found.is_intact, found.unsealed) == (True, 0)
+    assert found.signed_up_to == found.size > 0
+
+
 def test_the_output_shows_reasons_and_first_names_but_no_address(run: Run) -> None:
     for reason in ("seller_asks_itself", "misdeclared_class", "not_the_buyer", "purchase_already_asked"):
         assert reason in run.out
