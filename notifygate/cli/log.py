@@ -17,6 +17,7 @@ from notifygate.cli import output
 from notifygate.cli.explain import evidence, show_attempts, show_decision
 from notifygate.cli.options import ConfigPath, Json, JsonLines, Since, Until, reading
 from notifygate.cli.output import Column
+from notifygate.cli.records import shown_name
 
 if TYPE_CHECKING:
     from notifygate.audit import PolicyText, Row, Story
@@ -233,7 +234,8 @@ def unknown(what: str, value: str, known: Sequence[str]) -> str:
     if not like and len(known) < _LISTED:
         meant = f": {', '.join(known)}"
     where = "in the config" if what in ("merchant", "purpose") else "by that name"
-    return f"no {what} {value!r} is known {where}{meant}"
+    shown = repr(value) if shown_name(value) == value else "of that name"  # which may be an address
+    return f"no {what} {shown} is known {where}{meant}"
 
 
 def _show_rows(rows: Iterable[Row]) -> None:

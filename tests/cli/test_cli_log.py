@@ -73,6 +73,11 @@ def test_rows_are_found_by_person_attempt_policy_and_span(run: Run, used: str) -
     [
         (["--merchant", "myshp"], "no merchant 'myshp' is known in the config; did you mean myshop?"),
         (["--purpose", "order"], "no purpose 'order' is known in the config"),
+        (
+            ["--merchant", "anna@example.dk"],
+            "no merchant of that name is known in the config: myshop, parcels",
+        ),
+        (["--merchant", "+4520123456"], "no merchant of that name is known"),
         (["--outcome", "denied"], "did you mean deny?"),
         (["--outcome", "deferred"], "did you mean defer?"),
         (["--outcome", "sent"], "no outcome 'sent' is known by that name; did you mean accepted?"),
