@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from notifygate.ids import new_id
 from notifygate.ledger import rows
-from notifygate.ledger.schema import NO_STEP_SQL, contact_points, ledger, legal_holds, mailboxes
+from notifygate.ledger.schema import NO_STEP_SQL, contact_points, ledger, legal_holds, mailboxes, messages
 
 _COLUMNS = (
     legal_holds.c.hold_id,
@@ -98,13 +98,18 @@ def held_points(conn: sa.Connection) -> list[str]:
     return [str(row[0]) for row in conn.execute(query)]
 
 
-def oldest_row(conn: sa.Connection) -> datetime | None:
-    """When the first row of the send log that is about a person on hold is dated."""
-    about = rows.is_among(ledger.c.contact_point_id, held_points(conn))
-    found: datetime | None = conn.execute(
-        sa.select(ledger.c.at).where(sa.text(NO_STEP_SQL), about).order_by(ledger.c.at).limit(1)
-    ).scalar()
-    return found
+def oldest_row(conn: sa.Connection, before: datetime) -> datetime | None:
+    """When the first row of the send log that is about a person on hold is dated, of those before an instant."""
+    points = held_points(conn)
+    theirs = sa.select(messages.c.message_id).where(rows.is_among(messages.c.contact_point_id, points))
+    ways = (
+        sa.and_(sa.text(NO_STEP_SQL), rows.is_among(ledger.c.contact_point_id, points)),
+        # Decisions and attempts by their messages, whose first rows may have gone with an earlier month.
+        ledger.c.message_id.in_(theirs),
+    )
+    query = sa.select(sa.func.min(ledger.c.at)).where(ledger.c.at < before)
+    found: list[datetime | None] = [conn.execute(query.where(way)).scalar() for way in ways]
+    return min((at for at in found if at is not None), default=None)
 
 
 _NAMES = tuple(column.name for column in _COLUMNS)

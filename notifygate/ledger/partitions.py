@@ -194,8 +194,8 @@ class MonthsAhead:
 
 def may_go_before(conn: sa.Connection, month: datetime) -> datetime:
     """The month before which all may go, at most the one that is wished for: a legal hold keeps what it is about."""
-    oldest = holds.oldest_row(conn)
-    return month if oldest is None else min(month, month_of(oldest))
+    oldest = holds.oldest_row(conn, month)
+    return month if oldest is None else month_of(oldest)
 
 
 def older_than(conn: sa.Connection, month: datetime) -> list[Dropped]:

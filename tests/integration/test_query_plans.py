@@ -22,7 +22,7 @@ from support.tables import plain_engine
 
 from notifygate import Gateway, Status
 from notifygate.address import Channel
-from notifygate.ledger import gauges, messages, searching
+from notifygate.ledger import gauges, messages, partitions, searching
 
 
 def live(gate: Gateway, clock: SimulatedClock) -> str:
@@ -137,6 +137,19 @@ def test_answering_and_erasing_one_person_reads_no_whole_table(
 
     assert len(statements) > 40
     assert scans(ledger_url, statements) == []
+
+
+def test_what_the_send_log_has_about_persons_on_hold_is_found_by_indexes(
+    gate: Gateway, ledger_url: str, clock: SimulatedClock
+) -> None:
+    """The holds themselves are read whole: there are few."""
+    live(gate, clock)
+    gate.people.hold(ANNA_EMAIL, "case 7")
+    with recorded(gate._runtime.ledger.engine) as statements, gate._runtime.ledger.read() as conn:
+        partitions.may_go_before(conn, clock.now)
+
+    assert len(statements) == 3
+    assert [found for found in scans(ledger_url, statements) if "legal_holds" not in found] == []
 
 
 def test_what_is_due_is_read_in_the_order_of_its_index(

@@ -321,3 +321,22 @@ def test_months_of_the_send_log_about_a_person_on_hold_stay(
     assert run(gate)["send_log"].removed == 4
     gate.proofs.checkpoint()
     assert gate.proofs.verify().is_intact
+
+
+def test_a_decision_about_a_person_on_hold_keeps_its_month_though_the_submission_is_gone(
+    open_gate: OpenGate, clock: SimulatedClock, ledger_url: str
+) -> None:
+    gate = open_gate(retention={"send_log": "1y"})
+    gate.submit(order_update(send_after=clock.now + timedelta(days=60)))
+    clock.advance(days=60)
+    gate.drain()
+    clock.advance(days=370)
+    assert run(gate)["send_log"].removed == 1
+    gate.people.hold(ANNA_EMAIL, reason="case 12")
+    clock.advance(days=60)
+
+    done = run(gate)["send_log"]
+
+    assert (done.removed, done.on_hold) == (0, 2)
+    kinds = [row["kind"] for row in contents(ledger_url)["ledger"]]
+    assert kinds[:2] == ["decision", "attempt"]
