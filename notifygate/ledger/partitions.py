@@ -12,7 +12,7 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ import sqlalchemy as sa
 
 from notifygate.errors import LedgerError, NotifygateError
 from notifygate.ledger import holds, journal, removal
-from notifygate.ledger.database import Ledger
+from notifygate.ledger.database import Ledger, LedgerConflict
 from notifygate.ledger.schema import from_micros, ledger, to_micros
 
 logger = logging.getLogger(__name__)
@@ -218,7 +218,7 @@ def drop_before(of: Ledger, month: datetime, now: datetime, *, actor: str) -> li
 
     Each is dropped in a transaction of its own, which also adds a row to the send log that says so; on SQLite a large
     month in several. Breaking off and doing it again is safe. Parts that reach into that month stay, and so do all from
-    the first on that has a row about a person on legal hold.
+    the first on that has a row about a person on legal hold, also where the hold is placed meanwhile.
 
     Raises `MonthError` where the month has not begun yet, `LedgerError` where the database refuses, where others keep
     the send log busy, or where rows of such a month are not sealed yet.
@@ -244,9 +244,14 @@ def _drop_on_sqlite(of: Ledger, month: datetime, now: datetime, actor: str) -> I
         drop = partial(
             _drop_some_on_sqlite, since=month_of(whole.until - _INSTANT), month=month, now=now, actor=actor
         )
-        while of.transact(drop) is not None:
-            pass
-        yield whole
+        dropped = list(iter(partial(of.transact, drop), None))
+        if dropped:
+            yield replace(
+                whole,
+                rows=sum(some.rows for some in dropped),
+                first_position=dropped[0].first_position,
+                last_position=dropped[-1].last_position,
+            )
 
 
 def check_begun(month: datetime, now: datetime) -> None:
@@ -348,13 +353,20 @@ def _measure(conn: sa.Connection, table: str, name: str, since: datetime | None,
 def _drop(conn: sa.Connection, *, name: str, month: datetime, now: datetime, actor: str) -> Dropped | None:
     _take_turns(conn)
     part = next((one for one in of_ledger(conn) if one.name == name), None)
-    if part is None or not part.lies_before(month):
+    if part is None or part.until is None or not part.lies_before(month):
         return None  # another process was quicker
+    if holds.oldest_row(conn, part.until) is not None:
+        return None  # a hold was placed meanwhile
     # From here on nobody adds a row to it, so that what is recorded is what is dropped.
     conn.exec_driver_sql(f"LOCK TABLE {name} IN SHARE MODE")
     dropped = _measured(conn, part)
     _record(conn, dropped, removal.runs_in(conn, name), month, now, actor)
-    _execute_patiently(conn, f"DROP TABLE {name}")
+    _execute_patiently(conn, f"LOCK TABLE ONLY ledger, ONLY {name} IN ACCESS EXCLUSIVE MODE")
+    # INVARIANT(no hold overlooked): whoever places a hold, or links a person, adds a row to the send log before the
+    # commit. So it was seen to its end, or comes after ours.
+    if holds.oldest_row(conn, part.until) is not None:
+        raise LedgerConflict("a legal hold was placed just now")
+    conn.exec_driver_sql(f"DROP TABLE {name}")
     return dropped
 
 
@@ -368,8 +380,10 @@ def _record(
 def _drop_some_on_sqlite(
     conn: sa.Connection, *, since: datetime, month: datetime, now: datetime, actor: str
 ) -> Dropped | None:
-    """Delete some rows of the month that begins at `since`; None where none is left."""
+    """Delete some rows of the month that begins at `since`; None where none is left, or a legal hold keeps the rest."""
     until = next_month(since)
+    if holds.oldest_row(conn, until) is not None:
+        return None
     positions = removal.oldest_on_sqlite(conn, since, until)
     if not positions:
         return None

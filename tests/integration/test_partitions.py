@@ -380,6 +380,27 @@ class TestDropping:
             ends.join()
         assert "ledger_2040_05" not in named(ledger)
 
+    def test_takes_no_month_that_a_hold_came_to_keep_while_it_waited(
+        self, used: Gateway, ledger: Ledger, clock: SimulatedClock
+    ) -> None:
+        url = ledger.engine.url.render_as_string(hide_password=False).replace("+psycopg", "")
+        dropped: list[str] = []
+        with psycopg.connect(url) as reader:
+            reader.execute("SELECT count(*) FROM ledger_2040_05")
+            dropping = threading.Thread(
+                target=lambda: dropped.extend(drop_before(ledger, JUNE, clock.now)), daemon=True
+            )
+            dropping.start()
+            waiting = "SELECT count(*) FROM pg_locks WHERE mode = 'AccessExclusiveLock' AND NOT granted"
+            with psycopg.connect(url, autocommit=True) as watcher:
+                while watcher.execute(waiting).fetchone() == (0,):
+                    time.sleep(0.05)
+            used.people.hold(ANNA_EMAIL, reason="case 12")
+            reader.rollback()
+            dropping.join()
+        assert "ledger_2040_05" not in dropped
+        assert "ledger_2040_05" in named(ledger)
+
     def test_does_not_look_like_a_backup_to_workers(
         self, used: Gateway, ledger: Ledger, ledger_url: str, clock: SimulatedClock
     ) -> None:

@@ -15,6 +15,8 @@ from support.tables import contents
 
 from notifygate import Gateway, Status
 from notifygate.gateway.retention import Removal
+from notifygate.ledger import removal
+from notifygate.ledger.partitions import Dropped
 
 
 def run(gate: Gateway, **more: Any) -> dict[str, Removal]:
@@ -340,3 +342,37 @@ def test_a_decision_about_a_person_on_hold_keeps_its_month_though_the_submission
     assert (done.removed, done.on_hold) == (0, 2)
     kinds = [row["kind"] for row in contents(ledger_url)["ledger"]]
     assert kinds[:2] == ["decision", "attempt"]
+
+
+def test_a_hold_placed_while_months_are_dropped_keeps_all_that_is_left(
+    open_gate: OpenGate, clock: SimulatedClock, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = open_gate(retention={"send_log": "1y"})
+    for _ in range(3):
+        gate.submit(order_update(text=f"As of {clock.now}."))
+        gate.drain()
+        clock.advance(days=31)
+    clock.advance(days=500)
+    before = {row["position"] for row in contents(ledger_url)["ledger"]}
+    ledger = gate._runtime.ledger
+    transact, is_held = ledger.transact, False
+
+    def hold_after_the_first(work: Callable[..., Any], **more: Any) -> Any:
+        nonlocal is_held
+        done = transact(work, **more)
+        if isinstance(done, Dropped) and not is_held:
+            is_held = True
+            gate.people.hold(ANNA_EMAIL, reason="case 12")
+        return done
+
+    monkeypatch.setattr(ledger, "transact", hold_after_the_first)
+    monkeypatch.setattr(removal, "_AT_ONCE", 2)  # on SQLite a month takes several transactions
+
+    done = run(gate)["send_log"]
+
+    assert is_held
+    gone = before - {row["position"] for row in contents(ledger_url)["ledger"]}
+    assert len(gone) == (2 if ledger.dialect == "sqlite" else 3)
+    assert (done.before, done.removed) == (9, len(gone))
+    gate.proofs.checkpoint()
+    assert gate.proofs.verify().is_intact
