@@ -175,7 +175,10 @@ def remove_send_log(runtime: Runtime, keep: timedelta, *, dry_run: bool) -> Remo
 
 
 def _forget_persons(conn: sa.Connection, chosen: sa.ColumnElement[bool], now: datetime) -> int:
-    """Take away what an erasure takes away, without its mark: nobody asked never to be written to again."""
+    """Take away what an erasure takes away, without its mark: nobody asked never to be written to again.
+
+    The contact points must be held: only then is whoever writes to one of them waited for.
+    """
     ids = erasing.chosen_points(conn, chosen)
     known = people.points_of(conn, set(people.persons_of(conn, ids).values()))
     silent = [point for point in known if point.contact_point_id in ids]

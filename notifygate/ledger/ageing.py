@@ -8,7 +8,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from notifygate.ledger import erasing, holds, rows
+from notifygate.ledger import erasing, holds, people, rows
 from notifygate.ledger.schema import consent_events, contact_points, messages
 
 
@@ -44,9 +44,12 @@ class Ageing:
         return [(str(row[0]), str(row[1])) for row in conn.execute(query)]
 
     def hold(self, conn: sa.Connection, ids: Collection[str]) -> None:
-        """Hold rows that workers hold before persons, until the transaction ends."""
+        """Hold what is held before persons, until the transaction ends."""
         if self.table is messages:
             erasing.hold_messages(conn, rows.is_among(self._key, ids))
+        elif self.table is contact_points:
+            # INVARIANT(nobody is silent who is written to just now): at whichever of their contact points.
+            erasing.hold(conn, people.point_ids_of(conn, set(people.persons_of(conn, ids).values())))
 
     def still(
         self, ids: Collection[str], cutoff: datetime, contact_point_ids: Collection[str]

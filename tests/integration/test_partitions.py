@@ -383,6 +383,7 @@ class TestDropping:
     def test_takes_no_month_that_a_hold_came_to_keep_while_it_waited(
         self, used: Gateway, ledger: Ledger, clock: SimulatedClock
     ) -> None:
+        """INVARIANT(no hold overlooked)."""
         url = ledger.engine.url.render_as_string(hide_password=False).replace("+psycopg", "")
         dropped: list[str] = []
         with psycopg.connect(url) as reader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +12,7 @@ from support.channel import IN_DOUBT, ScriptedChannel, install
 from support.clock import SimulatedClock
 from support.fixtures import OpenGate
 from support.messages import ANNA_EMAIL, delivered_purchase, newsletter, order_update, review_request
-from support.tables import contents
+from support.tables import contents, plain_engine
 
 from notifygate import Gateway, Status
 from notifygate.gateway.retention import Removal
@@ -376,3 +377,25 @@ def test_a_hold_placed_while_months_are_dropped_keeps_all_that_is_left(
     assert (done.before, done.removed) == (9, len(gone))
     gate.proofs.checkpoint()
     assert gate.proofs.verify().is_intact
+
+
+@pytest.mark.parametrize("databases", ["postgresql"], indirect=True)
+def test_a_person_who_is_written_to_just_now_does_not_age_out(
+    open_gate: OpenGate, clock: SimulatedClock, ledger_url: str
+) -> None:
+    """INVARIANT(nobody is silent who is written to just now). On SQLite nobody else writes meanwhile."""
+    gate = open_gate(retention={"contact_points": "1y"})
+    gate.submit(order_update())
+    gate.drain()
+    clock.advance(days=800)
+    with ThreadPoolExecutor(1) as pool:
+        with plain_engine(ledger_url) as engine, engine.connect() as conn, conn.begin():
+            gate.submit(order_update(text="Your code."), connection=conn)
+            running = pool.submit(run, gate)
+            with pytest.raises(TimeoutError):
+                running.result(timeout=1)
+
+        assert running.result()["contact_points"].removed == 0
+    assert "Your code." in texts(ledger_url)
+    gate.drain()
+    assert [row["status"] for row in contents(ledger_url)["messages"]] == ["sent", "sent"]
