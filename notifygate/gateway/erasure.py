@@ -112,7 +112,7 @@ def points_of_person(
 def lock(conn: sa.Connection, points: list[KnownPoint]) -> None:
     """Hold all that is about some persons until the transaction ends. Raises `LedgerConflict` if they changed."""
     ids = [point.contact_point_id for point in points]
-    # INVARIANT(locks in one order): attempts, then messages, then persons, as workers take them.
+    # INVARIANT(locks in one order): contact points, mailboxes, attempts, messages, persons, as workers and others do.
     erasing.hold(conn, ids)
     person_of = people.lock_persons_of(conn, ids)
     if people.point_ids_of(conn, set(person_of.values())).keys() != set(ids):

@@ -74,7 +74,7 @@ class People:
         def write(conn: sa.Connection) -> None:
             now = runtime.clock()
             points = people.ensure(conn, runtime.ledger.fingerprints, [one, other], now)
-            person_of = people.lock_persons_of(conn, [points[one], points[other]])
+            person_of = people.lock_to_move(conn, [points[one], points[other]])
             kept, gone = person_of[points[one]], person_of[points[other]]
             mailboxes = people.mailbox_of(conn, points[one]), people.mailbox_of(conn, points[other])
             if mailboxes[0] == mailboxes[1]:
@@ -102,7 +102,7 @@ class People:
             points = people.find_all(conn, runtime.ledger.fingerprints, [one, other])
             if len(points) < 2:
                 raise NotFound("these two contact points are not linked")
-            person_of = people.lock_persons_of(conn, list(points.values()))
+            person_of = people.lock_to_move(conn, list(points.values()))
             mailboxes = [people.mailbox_of(conn, points[point]) for point in (one, other)]
             if mailboxes[0] == mailboxes[1]:
                 raise InvalidMessage("b", "is a variant of the same address; the two always belong together")

@@ -85,16 +85,19 @@ class Kept:
 
 
 def hold(conn: sa.Connection, contact_point_ids: Collection[str]) -> None:
-    """Hold contact points, and their attempts and messages, until the transaction ends, before their persons are held.
+    """Hold contact points, and their mailboxes, attempts and messages, until the transaction ends.
 
-    In the order in which workers take them, so that nobody waits in a ring. Whoever has taken a contact point in, and
-    is about to write a message to it, is waited for.
+    Before their persons are held, and in the order in which workers take them, so that nobody waits in a ring. Whoever
+    has taken in a contact point, or a new one of a mailbox, and is about to write a message to it, is waited for.
     """
     points = sa.select(contact_points.c.contact_point_id).where(_of(contact_points, contact_point_ids))
     held = points.order_by(contact_points.c.contact_point_id).with_for_update(key_share=True)
     conn.execute(held).all()
-    theirs = attempts_of(contact_point_ids)
-    attempts = sa.select(reservations.c.attempt_id).where(theirs).order_by(reservations.c.attempt_id)
+    theirs = sa.select(contact_points.c.mailbox_id).where(_of(contact_points, contact_point_ids))
+    boxes = sa.select(mailboxes.c.mailbox_id).where(mailboxes.c.mailbox_id.in_(theirs))
+    conn.execute(boxes.order_by(mailboxes.c.mailbox_id).with_for_update()).all()
+    mine = attempts_of(contact_point_ids)
+    attempts = sa.select(reservations.c.attempt_id).where(mine).order_by(reservations.c.attempt_id)
     conn.execute(attempts.with_for_update()).all()
     hold_messages(conn, _of(messages, contact_point_ids))
 

@@ -99,7 +99,8 @@ def take_in(
     While a person is marked as erased, no address of theirs is written, be it old or new.
     """
     wanted = set(points)
-    # INVARIANT(nothing is typed beside an erasure): it waits for whoever has taken a contact point in, and they for it.
+    # INVARIANT(nothing is typed beside an erasure): it waits for whoever has taken a contact point in, and they for it;
+    # of a new contact point they hold the mailbox, before they look whether the person is erased.
     known = _find(conn, fingerprints, wanted, _FIND_AND_SHARE_ALL)
     missing = wanted - known.keys()
     bare = {point for point, found in known.items() if not found.has_address}
@@ -124,7 +125,7 @@ def take_in(
         ]
         # Sorted, so that two transactions that create the same rows wait for each other in one direction only.
         rows.insert_new(conn, contact_points, sorted(new, key=lambda one: str(one["fingerprint"])))
-        known |= _find(conn, fingerprints, missing, _FIND_AND_SHARE_ALL)
+        known |= _find(conn, fingerprints, missing)
     for point in sorted(bare, key=lambda point: known[point].contact_point_id):
         if known[point].mailbox_id not in shut:
             _fill_in(conn, known[point].contact_point_id, point)
@@ -257,6 +258,15 @@ def lock_persons_of(conn: sa.Connection, contact_point_ids: Collection[str]) -> 
     return person_of
 
 
+def lock_to_move(conn: sa.Connection, contact_point_ids: Collection[str]) -> dict[str, str]:
+    """As `lock_persons_of`, where mailboxes of these persons are to be given away."""
+    # INVARIANT(locks in one order): mailboxes, then persons, as erasing takes them.
+    theirs = rows.is_among(mailboxes.c.person_id, set(persons_of(conn, contact_point_ids).values()))
+    held = sa.select(mailboxes.c.mailbox_id).where(theirs).order_by(mailboxes.c.mailbox_id)
+    conn.execute(held.with_for_update(key_share=True)).all()
+    return lock_persons_of(conn, contact_point_ids)
+
+
 def lock(conn: sa.Connection, person_ids: Collection[str]) -> None:
     """Hold some persons until the transaction ends. Always in sorted order, so that nobody waits in a ring."""
     _LOCK(conn, persons=person_ids)
@@ -336,11 +346,14 @@ def split_off(conn: sa.Connection, mailbox_ids: Collection[str], now: datetime) 
 def _ensure_mailboxes(
     conn: sa.Connection, prints: Collection[str], now: datetime
 ) -> tuple[dict[str, str], set[str]]:
-    """The ids of mailboxes by their fingerprints, created where they are new, and the ids of those that were not."""
+    """The ids of mailboxes by their fingerprints, created where they are new, and the ids of those that were not.
+
+    The latter are held until the transaction ends.
+    """
     if not prints:
         return {}, set()
-    known = _mailboxes_by_print(conn, prints)
-    old = set(known.values())
+    known = _hold_by_print(conn, prints)
+    created: set[str] = set()
     if missing := sorted(set(prints) - known.keys()):
         person_ids = _new_persons(conn, len(missing), now)
         new = [
@@ -348,13 +361,18 @@ def _ensure_mailboxes(
             for fingerprint, person_id in zip(missing, person_ids, strict=True)
         ]
         rows.insert_new(conn, mailboxes, new)
-        known |= _mailboxes_by_print(conn, missing)
-    return known, old
+        created = {one["mailbox_id"] for one in new}
+        known |= _hold_by_print(conn, missing)
+    return known, set(known.values()) - created
 
 
-def _mailboxes_by_print(conn: sa.Connection, prints: Collection[str]) -> dict[str, str]:
-    query = sa.select(mailboxes.c.fingerprint, mailboxes.c.mailbox_id).where(
-        rows.is_among(mailboxes.c.fingerprint, prints)
+def _hold_by_print(conn: sa.Connection, prints: Collection[str]) -> dict[str, str]:
+    """Hold mailboxes as whoever inserts a contact point does: erasing waits for that, giving them away does not."""
+    query = (
+        sa.select(mailboxes.c.fingerprint, mailboxes.c.mailbox_id)
+        .where(rows.is_among(mailboxes.c.fingerprint, prints))
+        .order_by(mailboxes.c.mailbox_id)
+        .with_for_update(read=True, key_share=True)
     )
     return {str(row[0]): str(row[1]) for row in conn.execute(query)}
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -29,7 +32,7 @@ from notifygate import (
     Status,
 )
 from notifygate.channels import HandOff, HandOffOutcome
-from notifygate.ledger import vacuum
+from notifygate.ledger import people, vacuum
 from notifygate.message import Result
 
 EMAIL = "email:Kirsten.Olsen+gave@example.dk"
@@ -615,10 +618,11 @@ def test_a_purchase_keeps_its_names(gate: Gateway, clock: SimulatedClock) -> Non
 
 
 @pytest.mark.parametrize("databases", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("to", ["anna@example.dk", "anna+shop@example.dk"], ids=["known", "variant"])
 def test_waits_for_a_message_that_is_being_submitted_and_takes_it_along(
-    gate: Gateway, clock: SimulatedClock, ledger_url: str
+    gate: Gateway, clock: SimulatedClock, ledger_url: str, to: str
 ) -> None:
-    """On SQLite nobody else writes meanwhile."""
+    """INVARIANT(nothing is typed beside an erasure). On SQLite nobody else writes meanwhile."""
     gate.submit(order_update())
     erased = threading.Event()
 
@@ -629,7 +633,7 @@ def test_waits_for_a_message_that_is_being_submitted_and_takes_it_along(
     erasing = threading.Thread(target=erase)
     with plain_engine(ledger_url) as engine, engine.connect() as conn, conn.begin():
         later = clock.now + timedelta(days=300)
-        message = order_update(text="Secret.", send_after=later, idempotency_key="anna-77")
+        message = order_update(to=to, text="Secret.", send_after=later, idempotency_key="anna-77")
         gate.submit(message, connection=conn)
         erasing.start()
         assert not erased.wait(1)
@@ -638,6 +642,78 @@ def test_waits_for_a_message_that_is_being_submitted_and_takes_it_along(
     found = contents(ledger_url)["messages"]
     assert [row["status"] for row in found] == ["cancelled", "cancelled"]
     assert {row[name] for row in found for name in ("deliver_to", "text", "idempotency_key")} == {None}
+    assert {row["address"] for row in contents(ledger_url)["contact_points"]} == {None}
+
+
+@pytest.mark.parametrize("databases", ["postgresql"], indirect=True)
+def test_waits_for_a_refusal_that_is_being_written_for_a_new_variant_of_an_address(
+    gate: Gateway, ledger_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.submit(order_update())
+    locks, taken_in, go_on = people.lock_persons_of, threading.Event(), threading.Event()
+
+    def lock_later(conn: sa.Connection, contact_point_ids: Collection[str]) -> dict[str, str]:
+        if not taken_in.is_set():
+            taken_in.set()
+            go_on.wait(20)
+        return locks(conn, contact_point_ids)
+
+    monkeypatch.setattr(people, "lock_persons_of", lock_later)
+    with ThreadPoolExecutor(2) as pool:
+        refusing = pool.submit(gate.consent.withdraw, "email:anna+shop@example.dk", evidence="she said so")
+        assert taken_in.wait(20)
+        erasing = pool.submit(gate.people.erase, ANNA_EMAIL)
+        with pytest.raises(TimeoutError):
+            erasing.result(timeout=1)
+        go_on.set()
+        refusing.result()
+        assert len(erasing.result().contact_point_ids) == 2
+
+    found = contents(ledger_url)
+    assert [row["evidence"] for row in found["consent_events"]] == [None]
+    assert {row["address"] for row in found["contact_points"]} == {None}
+
+
+@pytest.mark.parametrize("databases", ["postgresql"], indirect=True)
+def test_goes_on_beside_links_refusals_and_new_variants_without_a_deadlock(
+    open_gate: OpenGate, clock: SimulatedClock
+) -> None:
+    """INVARIANT(locks in one order)."""
+    gate = open_gate()
+    deadlocks: list[object] = []
+
+    def note(context: sa.engine.ExceptionContext) -> None:
+        if getattr(context.original_exception, "sqlstate", None) == "40P01":
+            deadlocks.append(context.statement)
+
+    sa.event.listen(gate._runtime.ledger.engine, "handle_error", note)
+    gate.people.link(EMAIL, SMS, "one account")
+    gate.submit(sms())
+
+    def link(number: int) -> None:
+        gate.people.link(EMAIL, SMS, "one account")
+        with suppress(NotFound):
+            gate.people.unlink(EMAIL, SMS)
+
+    def refuse(number: int) -> None:
+        gate.consent.withdraw(f"email:kirsten.olsen+a{number}@example.dk", evidence="kirsten")
+
+    def submit(number: int) -> None:
+        later = clock.now + timedelta(days=1)
+        gate.submit(email(to=f"email:kirsten.olsen+b{number}@example.dk", send_after=later))
+
+    def erase(number: int) -> None:
+        gate.people.erase(EMAIL)
+
+    def repeat(step: Callable[[int], None]) -> None:
+        for number in range(8):
+            step(number)
+
+    with ThreadPoolExecutor(5) as pool:
+        for done in [pool.submit(repeat, step) for step in (link, link, refuse, submit, erase)]:
+            done.result()
+
+    assert deadlocks == []
 
 
 def test_keeps_nothing_of_what_is_typed_when_a_doubt_is_resolved_later(
