@@ -29,7 +29,7 @@ from notifygate.consent import (
 from notifygate.errors import InvalidConsent, NotFound
 from notifygate.gateway.consent_exports import Exported, export_events
 from notifygate.gateway.consent_imports import IMPORT_BATCH, ConsentImport, Imported, ImportRow
-from notifygate.gateway.consent_writing import STORED, append_event, kept_of_erased
+from notifygate.gateway.consent_writing import STORED, append_event
 from notifygate.ledger import consents, people
 from notifygate.message import check_aware
 from notifygate.policy import ANY, PENDING_FOR
@@ -408,11 +408,7 @@ class ConsentBook:
         return append_event(conn, event, point_id, now)
 
     def _write(self, conn: sa.Connection, event: ConsentEvent, point: ContactPoint, now: datetime) -> str:
-        fingerprints = self._runtime.ledger.fingerprints
-        taken = people.take_in(conn, fingerprints, [point], now)
-        point_id = taken.ids[point]
-        if point in taken.erased:
-            event = kept_of_erased(event)
+        point_id = people.ensure(conn, self._runtime.ledger.fingerprints, [point], now)[point]
         # A decision about this person is made either wholly before this event or wholly after it.
         people.lock_persons_of(conn, [point_id])
         return append_event(conn, event, point_id, now)

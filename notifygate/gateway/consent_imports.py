@@ -29,7 +29,7 @@ from notifygate.consent import (
     is_undone,
 )
 from notifygate.errors import InvalidConsent, InvalidContactPoint, LedgerError
-from notifygate.gateway.consent_writing import append_events, kept_of_erased
+from notifygate.gateway.consent_writing import append_events
 from notifygate.ids import new_id
 from notifygate.ledger import consent_imports, consents, journal, people
 from notifygate.ledger.consent_imports import TakenIn
@@ -221,10 +221,10 @@ class ConsentImport:
             return verdicts
         fingerprints = self._runtime.ledger.fingerprints
         points = {one.point for one in new if one.point is not None}
-        taken = people.take_in(conn, fingerprints, points, now)
+        ids = people.ensure(conn, fingerprints, points, now)
         events = []
         for one in new:
-            point_id = one.contact_point_id or (taken.ids[one.point] if one.point is not None else None)
+            point_id = one.contact_point_id or (ids[one.point] if one.point is not None else None)
             if one.event is not None and point_id is not None:
                 events.append((one.event, point_id))
         # A decision about a person is made either wholly before these events or wholly after them.

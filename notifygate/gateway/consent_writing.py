@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from notifygate.consent import PERMISSIONS, ConsentEvent
 from notifygate.ids import new_id
-from notifygate.ledger import consents, journal
+from notifygate.ledger import consents, journal, people
 from notifygate.ledger.schema import FREE_TEXTS
 from notifygate.policy import ANY
 
@@ -25,15 +25,6 @@ _LOGGED = (
 )
 
 
-def kept_of_erased(event: ConsentEvent) -> ConsentEvent:
-    """What may be kept of an event about an erased person: of all but a permission the fact, honoured without texts.
-
-    Nothing that is typed about an erased person may pile up.
-    """
-    nothing: dict[str, Any] = dict.fromkeys(FREE_TEXTS)
-    return replace(event, **nothing) if event.state not in PERMISSIONS else event
-
-
 def append_event(conn: sa.Connection, event: ConsentEvent, contact_point_id: str, now: datetime) -> str:
     """Write an event that was found to be in order, recorded `now`, and its ledger row; return its id."""
     event = replace(event, event_id=new_id("evt"))
@@ -42,9 +33,14 @@ def append_event(conn: sa.Connection, event: ConsentEvent, contact_point_id: str
 
 
 def append_events(conn: sa.Connection, events: Sequence[tuple[ConsentEvent, str]], now: datetime) -> None:
-    """Write events that have their ids and were found to be in order, each with its contact point's id."""
+    """Write events that have their ids and were found to be in order, each with its contact point's id.
+
+    The persons must be held: nothing that is typed about one who is erased is kept, but of a permission.
+    """
+    shut = people.shut_among(conn, {contact_point_id for _, contact_point_id in events})
     stored, logged = [], []
-    for event, contact_point_id in events:
+    for told, contact_point_id in events:
+        event = _kept_of_erased(told) if contact_point_id in shut else told
         row = {name: getattr(event, name) for name in STORED}
         row |= {"state": str(event.state), "contact_point_id": contact_point_id}
         row |= {"recorded_at": now, "occurred_at": event.occurred_at or now}
@@ -65,3 +61,12 @@ def append_events(conn: sa.Connection, events: Sequence[tuple[ConsentEvent, str]
         )
     consents.insert(conn, stored)
     journal.append(conn, logged)
+
+
+def _kept_of_erased(event: ConsentEvent) -> ConsentEvent:
+    """What may be kept of an event about an erased person: of all but a permission the fact, which is honoured alone.
+
+    Nothing that is typed about an erased person may pile up.
+    """
+    nothing: dict[str, Any] = dict.fromkeys(FREE_TEXTS)
+    return event if event.state in PERMISSIONS else replace(event, **nothing)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,16 +15,53 @@ from notifygate.ledger import rows
 from notifygate.ledger.database import LedgerConflict
 from notifygate.ledger.schema import contact_points, mailboxes, person_links, persons, suppressions
 
-_BY_PRINT = sa.select(
-    contact_points.c.fingerprint,
-    contact_points.c.contact_point_id,
-    contact_points.c.mailbox_id,
-    contact_points.c.address.is_not(None),
-).where(rows.is_among(contact_points.c.fingerprint, rows.listed("prints")))
-_FIND_ALL = rows.Query(_BY_PRINT)
+
+def _is_erased(mailbox_id: sa.Column[str]) -> sa.ColumnElement[bool]:
+    """Whether the person of a mailbox is marked as erased, at whichever contact point."""
+    mine, theirs, point = mailboxes.alias(), mailboxes.alias(), contact_points.alias()
+    marked = (
+        sa.select(sa.literal(1))
+        .select_from(mine)
+        .join(theirs, theirs.c.person_id == mine.c.person_id)
+        .join(point, point.c.mailbox_id == theirs.c.mailbox_id)
+        .join(suppressions, suppressions.c.contact_point_id == point.c.contact_point_id)
+        .where(
+            mine.c.mailbox_id == mailbox_id,
+            suppressions.c.reason == "erased",
+            suppressions.c.removed_at.is_(None),
+        )
+    )
+    # Not `EXISTS`, for which PostgreSQL may read all marks at once.
+    return marked.limit(1).correlate(mailbox_id.table).scalar_subquery().is_not(None)
+
+
+_IS_WANTED = rows.is_among(contact_points.c.fingerprint, rows.listed("prints"))
+_FIND_ALL = rows.Query(
+    sa.select(contact_points.c.fingerprint, contact_points.c.contact_point_id).where(_IS_WANTED)
+)
 _FIND_AND_SHARE_ALL = rows.Query(
+    sa.select(
+        contact_points.c.fingerprint,
+        contact_points.c.contact_point_id,
+        contact_points.c.mailbox_id,
+        contact_points.c.address.is_not(None),
+        _is_erased(contact_points.c.mailbox_id),
+    )
+    .where(_IS_WANTED)
     # In one order for all, so that nobody waits in a ring.
-    _BY_PRINT.order_by(contact_points.c.contact_point_id).with_for_update(read=True)
+    .order_by(contact_points.c.contact_point_id)
+    .with_for_update(read=True)
+)
+_SHUT_POINTS = rows.Query(
+    sa.select(contact_points.c.contact_point_id).where(
+        rows.is_among(contact_points.c.contact_point_id, rows.listed("points")),
+        contact_points.c.address.is_(None) | _is_erased(contact_points.c.mailbox_id),
+    )
+)
+_ERASED_MAILBOXES = rows.Query(
+    sa.select(mailboxes.c.mailbox_id).where(
+        rows.is_among(mailboxes.c.mailbox_id, rows.listed("mailboxes")), _is_erased(mailboxes.c.mailbox_id)
+    )
 )
 _POINT_IDS_OF = rows.Query(
     sa.select(contact_points.c.contact_point_id, mailboxes.c.person_id)
@@ -74,13 +110,15 @@ class _Found:
     contact_point_id: str
     mailbox_id: str
     has_address: bool
+    is_erased: bool
 
 
 def find_all(
     conn: sa.Connection, fingerprints: Fingerprints, points: Iterable[ContactPoint]
 ) -> dict[ContactPoint, str]:
     """The ids of those contact points that the ledger knows."""
-    return {point: found.contact_point_id for point, found in _find(conn, fingerprints, points).items()}
+    by_print = {_address_print(fingerprints, point): point for point in points}
+    return {by_print[fingerprint]: point_id for fingerprint, point_id in _FIND_ALL(conn, prints=by_print)}
 
 
 def ensure(
@@ -101,22 +139,28 @@ def take_in(
     wanted = set(points)
     # INVARIANT(nothing is typed beside an erasure): it waits for whoever has taken a contact point in, and they for it;
     # of a new contact point they hold the mailbox, before they look whether the person is erased.
-    known = _find(conn, fingerprints, wanted, _FIND_AND_SHARE_ALL)
+    known = _find_and_share(conn, fingerprints, wanted)
+    ids = {point: found.contact_point_id for point, found in known.items()}
+    erased = {point for point, found in known.items() if found.is_erased}
     missing = wanted - known.keys()
     bare = {point for point, found in known.items() if not found.has_address}
     if not missing and not bare:
-        return TakenIn(ids=_ids(known), erased=frozenset())
+        return TakenIn(ids=ids, erased=frozenset(erased))
     prints = {point: _mailbox_print(fingerprints, point) for point in missing}
     mailbox_ids, old = _ensure_mailboxes(conn, set(prints.values()), now)
-    shut = _erased_among(conn, old | {known[point].mailbox_id for point in bare})
+    mailbox_of = {point: found.mailbox_id for point, found in known.items()}
+    mailbox_of |= {point: mailbox_ids[prints[point]] for point in missing}
+    # Of those that are bare once more: whoever erased them may have been waited for.
+    shut = _erased_among(conn, old | {mailbox_of[point] for point in bare})
+    erased |= {point for point in wanted if mailbox_of[point] in shut}
     if missing:
         new = [
             {
                 "contact_point_id": new_id("cp"),
                 "channel": point.channel.value,
                 "fingerprint": _address_print(fingerprints, point),
-                "address": None if mailbox_ids[prints[point]] in shut else point.address,
-                "mailbox_id": mailbox_ids[prints[point]],
+                "address": None if point in erased else point.address,
+                "mailbox_id": mailbox_of[point],
                 "country": point.country,
                 "zones": " ".join(point.zones),
                 "created_at": now,
@@ -125,31 +169,27 @@ def take_in(
         ]
         # Sorted, so that two transactions that create the same rows wait for each other in one direction only.
         rows.insert_new(conn, contact_points, sorted(new, key=lambda one: str(one["fingerprint"])))
-        known |= _find(conn, fingerprints, missing)
-    for point in sorted(bare, key=lambda point: known[point].contact_point_id):
-        if known[point].mailbox_id not in shut:
-            _fill_in(conn, known[point].contact_point_id, point)
-    erased = frozenset(point for point, found in known.items() if found.mailbox_id in shut)
-    return TakenIn(ids=_ids(known), erased=erased)
+        ids |= find_all(conn, fingerprints, missing)
+    for point in sorted(bare - erased, key=lambda point: ids[point]):
+        _fill_in(conn, ids[point], point)
+    return TakenIn(ids=ids, erased=frozenset(erased))
 
 
-def _find(
-    conn: sa.Connection,
-    fingerprints: Fingerprints,
-    points: Iterable[ContactPoint],
-    query: rows.Query = _FIND_ALL,
+def _find_and_share(
+    conn: sa.Connection, fingerprints: Fingerprints, points: Iterable[ContactPoint]
 ) -> dict[ContactPoint, _Found]:
     by_print = {_address_print(fingerprints, point): point for point in points}
     return {
         by_print[fingerprint]: _Found(
-            contact_point_id=point_id, mailbox_id=mailbox_id, has_address=bool(has_address)
+            contact_point_id=point_id,
+            mailbox_id=mailbox_id,
+            has_address=bool(has_address),
+            is_erased=bool(is_erased),
         )
-        for fingerprint, point_id, mailbox_id, has_address in query(conn, prints=by_print)
+        for fingerprint, point_id, mailbox_id, has_address, is_erased in _FIND_AND_SHARE_ALL(
+            conn, prints=by_print
+        )
     }
-
-
-def _ids(known: Mapping[ContactPoint, _Found]) -> dict[ContactPoint, str]:
-    return {point: found.contact_point_id for point, found in known.items()}
 
 
 def _fill_in(conn: sa.Connection, contact_point_id: str, point: ContactPoint) -> None:
@@ -165,22 +205,15 @@ def _erased_among(conn: sa.Connection, mailbox_ids: Collection[str]) -> set[str]
     """Those of some mailboxes whose person is marked as erased, at whichever contact point."""
     if not mailbox_ids:
         return set()
-    theirs = mailboxes.alias()
-    mailbox_of: defaultdict[str, set[str]] = defaultdict(set)
-    query = (
-        sa.select(mailboxes.c.mailbox_id, contact_points.c.contact_point_id)
-        .join(theirs, theirs.c.person_id == mailboxes.c.person_id)
-        .join(contact_points, contact_points.c.mailbox_id == theirs.c.mailbox_id)
-        .where(rows.is_among(mailboxes.c.mailbox_id, mailbox_ids))
-    )
-    for mailbox_id, point_id in conn.execute(query):
-        mailbox_of[point_id].add(mailbox_id)
-    marked = sa.select(suppressions.c.contact_point_id).where(
-        rows.is_among(suppressions.c.contact_point_id, mailbox_of),
-        suppressions.c.reason == "erased",
-        suppressions.c.removed_at.is_(None),
-    )
-    return {mailbox_id for point_id in conn.execute(marked).scalars() for mailbox_id in mailbox_of[point_id]}
+    return {str(row[0]) for row in _ERASED_MAILBOXES(conn, mailboxes=mailbox_ids)}
+
+
+def shut_among(conn: sa.Connection, contact_point_ids: Collection[str]) -> set[str]:
+    """Those of some contact points about which nothing that is typed may be kept.
+
+    Their person is marked as erased, at whichever contact point, or the address is gone.
+    """
+    return {str(row[0]) for row in _SHUT_POINTS(conn, points=contact_point_ids)}
 
 
 def person_by_mailbox(conn: sa.Connection, fingerprints: Fingerprints, point: ContactPoint) -> str | None:

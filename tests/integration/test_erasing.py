@@ -32,6 +32,8 @@ from notifygate import (
     Status,
 )
 from notifygate.channels import HandOff, HandOffOutcome
+from notifygate.consent import ConsentEvent
+from notifygate.gateway.consent_imports import ImportRow
 from notifygate.ledger import people, vacuum
 from notifygate.message import Result
 
@@ -266,14 +268,56 @@ class TestAfterwards:
         """As by a transaction that was under way; here by a person who was linked to an erased one."""
         gate.submit(sms())
         gate.people.erase(SMS)
-        gate.people.link(EMAIL, SMS, "one account")
         receipt = gate.submit(email())
+        gate.people.link(EMAIL, SMS, "one account")
 
         gate.drain()
 
         assert gate.explain(receipt.message_id).reason == "suppressed_erased"
         found = traces(ledger_url)
         assert set(found) <= {"person_links.evidence"}
+
+    def test_of_an_address_that_is_found_to_be_hers_nothing_more_is_kept(
+        self, gate: Gateway, clock: SimulatedClock, ledger_url: str
+    ) -> None:
+        gate.submit(sms())
+        gate.people.erase(SMS)
+        gate.submit(order_update())
+        gate.drain()
+        gate.people.link(ANNA_EMAIL, SMS, "one account")
+
+        receipt = gate.submit(
+            order_update(text=TEXT, idempotency_key="olsen-3", send_after=clock.now.replace(year=2027))
+        )
+        gate.consent.withdraw(ANNA_EMAIL, source="olsen rang", evidence="kirsten", actor="olsen")
+
+        assert traces(ledger_url) == {}
+        [row] = [row for row in contents(ledger_url)["messages"] if row["message_id"] == receipt.message_id]
+        assert row["deliver_to"] is None
+
+    @pytest.mark.parametrize("how", ["recorded", "imported"])
+    def test_nothing_is_kept_of_what_is_typed_when_a_permission_of_hers_is_declared_void(
+        self, gate: Gateway, ledger_url: str, how: str
+    ) -> None:
+        """Whatever contact point that is told for."""
+        permission = gate.consent.grant(EMAIL, party="florist", purpose="newsletter", source="form")
+        gate.people.erase(EMAIL)
+        event = ConsentEvent(
+            state="invalidated",
+            contact_point=ANNA_EMAIL,
+            invalidates=permission,
+            source="olsen rang",
+            evidence="kirsten",
+        )
+
+        if how == "recorded":
+            gate.consent.record(event)
+        else:
+            [row] = gate.consent.import_events([ImportRow(event=event)], source="mailchimp")
+            assert row.outcome == "written"
+
+        assert traces(ledger_url) == {}
+        assert [one.state for one in gate.consent.history(EMAIL)] == ["granted", "invalidated"]
 
     def test_her_refusal_is_honoured_even_once_the_mark_is_lifted(
         self, gate: Gateway, clock: SimulatedClock
