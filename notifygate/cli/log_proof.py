@@ -187,8 +187,8 @@ def _show(found: Verification) -> None:
         output.say(f"… and {found.problem_count - _SHOWN:,} more")
     if found.sealed_late:
         output.complain(
-            f"{output.counted(found.sealed_late, 'row')} sealed more than an hour after the instant that they or others "
-            "bear",
+            f"{output.counted(found.sealed_late, 'row')} sealed more than an hour after the instant that they, or "
+            "others before them, bear",
             prefix="note: ",
         )
     if found.keys_are_the_ledgers_own:

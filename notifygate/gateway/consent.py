@@ -403,8 +403,6 @@ class ConsentBook:
         event = replace(event, **{name: found[name] for name in ("party", "channel", "purpose")})
         point_id = found["contact_point_id"]
         people.lock_persons_of(conn, [point_id])
-        if not people.has_address(conn, point_id):
-            event = kept_of_erased(event)
         return append_event(conn, event, point_id, now)
 
     def _write(self, conn: sa.Connection, event: ConsentEvent, point: ContactPoint, now: datetime) -> str:

@@ -229,13 +229,7 @@ class ConsentImport:
                 events.append((one.event, point_id))
         # A decision about a person is made either wholly before these events or wholly after them.
         people.lock_persons_of(conn, {point_id for _, point_id in events})
-        told = {one.contact_point_id for one in new if one.contact_point_id is not None}
-        bare = {taken.ids[point] for point in taken.erased}
-        bare |= {point_id for point_id in told if not people.has_address(conn, point_id)}
-        kept = [
-            (kept_of_erased(event) if point_id in bare else event, point_id) for event, point_id in events
-        ]
-        append_events(conn, kept, now)
+        append_events(conn, events, now)
         consent_imports.insert(
             conn,
             [(one.row_print, one.taken) for one in new if one.taken is not None and not one.is_repeat],
