@@ -24,6 +24,7 @@ from support.messages import (
 
 from notifygate import Gateway, Purchase, config
 from notifygate.audit.simulate import WhatIf, simulate
+from notifygate.channels import HandOff, HandOffOutcome
 from notifygate.decision import Decision
 from notifygate.errors import InvalidMessage, NotFound
 from notifygate.ledger import purchases
@@ -382,6 +383,79 @@ class TestAnotherPolicy:
 
         found, made, logged = replayed(gate, clock.ago(days=1), clock.now + timedelta(minutes=1))
         assert (made, len(made), found.sent.before) == (logged, 1, 2)
+
+
+class TestRunLater:
+    """What came after a period is known by then, and must not count in it."""
+
+    @pytest.mark.parametrize("wait", [timedelta(minutes=1), timedelta(days=400)])
+    def test_a_doubt_from_before_counts_in_a_period_that_it_outlasted(
+        self, gate: Gateway, clock: SimulatedClock, wait: timedelta
+    ) -> None:
+        channel.install(gate, ScriptedChannel(IN_DOUBT))
+        gate.consent.grant(ANNA_EMAIL, party="cykelpartner", purpose="newsletter")
+        doubted = gate.submit(newsletter(text="Bells")).message_id
+        gate.drain()
+        begins = clock.advance(minutes=1)
+        for text in ("Tyres", "Lamps", "Bells"):
+            gate.submit(newsletter(text=text))
+            gate.drain()
+            clock.advance(minutes=1)
+        ends = clock.now
+        before = replayed(gate, begins, ends)
+        clock.advance(seconds=wait.total_seconds())
+        gate.doubt.resolve(doubted, "not_sent", evidence="asked")
+
+        found, made, logged = replayed(gate, begins, ends)
+
+        assert [one["outcome"] for one in logged] == ["allow", "deny", "deny"]
+        assert made == logged
+        assert (found, made, logged) == before
+
+    @pytest.mark.parametrize("again", [False, True])
+    def test_so_does_an_ask_in_doubt(self, gate: Gateway, clock: SimulatedClock, again: bool) -> None:
+        channel.install(gate, ScriptedChannel(IN_DOUBT))
+        for point in (ANNA_EMAIL, ANNA_SMS):
+            gate.consent.grant(point, party="cykelpartner", purpose="review_request")
+        purchase = delivered_purchase(clock.now)
+        doubted = gate.submit(review_request(purchase, ANNA_EMAIL)).message_id
+        gate.drain()
+        begins = clock.advance(minutes=1)
+        gate.submit(review_request(purchase, ANNA_SMS))  # of another person, about the same purchase
+        gate.submit(review_request(delivered_purchase(clock.now, "1002"), ANNA_EMAIL))  # of the same person
+        gate.drain()
+        ends = clock.advance(minutes=1)
+        before = replayed(gate, begins, ends)
+        gate.doubt.resolve(doubted, "not_sent", evidence="asked", send_again=again)
+
+        found, made, logged = replayed(gate, begins, ends)
+
+        reasons = [one["reasons"] for one in logged]
+        assert reasons == [["purchase_already_asked"], ["person_asked_recently"]]
+        assert made == logged
+        assert (found, made, logged) == before
+
+    def test_so_does_what_was_under_way_when_it_began_and_when_it_ended(
+        self, gate: Gateway, clock: SimulatedClock
+    ) -> None:
+        """As a period may be shorter than a hand-off."""
+        gate.consent.grant(ANNA_EMAIL, party="cykelpartner", purpose="newsletter")
+        period: list[datetime] = []
+
+        def slow(hand_off: HandOff) -> HandOffOutcome:
+            period.append(clock.advance(seconds=1))
+            gate.submit(newsletter(text="Tyres"))
+            gate.submit(newsletter(text="Lamps"))
+            gate.drain()
+            period.append(clock.advance(seconds=1))
+            return REJECTED
+
+        channel.install(gate, ScriptedChannel(slow))
+        gate.submit(newsletter(text="Bells"))
+        gate.drain()
+
+        _, made, logged = replayed(gate, *period)
+        assert ([one["outcome"] for one in logged], made) == (["allow", "deny"], logged)
 
 
 class TestAPeriod:

@@ -34,6 +34,8 @@ _NAMES_A_PURCHASE = frozenset(
     {Kind.SUBMITTED, Kind.PURCHASE, Kind.ALIAS, Kind.ASK, Kind.REVIEW, Kind.CASE_OPENED, Kind.CASE_CLOSED}
 )
 _GOES_ON = frozenset({Kind.DECISION, Kind.ATTEMPT, Kind.RESOLUTION, Kind.CANCELLED})
+_ENDS_AN_ATTEMPT = frozenset({Kind.ATTEMPT, Kind.RESOLUTION})
+_CAME_TO_NOTHING = frozenset({Result.REJECTED.value, Result.FAILED.value})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -73,6 +75,8 @@ class _Loading:
         self._last_within = first
         self._messages: dict[str, Replayed] = {}
         self._first_step: dict[str, str] = {}  # of messages from before
+        self._came_to_nothing: set[str] = set()  # messages, by an attempt that ended after the period
+        self._ask_ids: dict[str, str | None] = {}  # of attempts from before
         self._sent_again: set[str] = set()
         self._consents_by_row: set[str] = set()
         self._marks_by_row: set[str] = set()
@@ -122,12 +126,14 @@ class _Loading:
                 if row.at < self._since:
                     continue
                 self._take_note(row)
-                if row.at >= self._until:
-                    continue
-                self._last_within = row.position
+                if row.at < self._until:
+                    self._last_within = row.position
                 if row.message_id is None:
                     continue
-                if row.kind == Kind.SUBMITTED:
+                if row.at >= self._until:
+                    if row.kind in _ENDS_AN_ATTEMPT and row.outcome in _CAME_TO_NOTHING:
+                        self._came_to_nothing.add(row.message_id)
+                elif row.kind == Kind.SUBMITTED:
                     message = messages.submitted(row)
                     self._messages[row.message_id] = message
                     new.append(message)
@@ -165,16 +171,20 @@ class _Loading:
             self._lifted_by_row.update(read_body(row.body).get("suppression_ids", ()))
 
     def _read_messages_from_before(self) -> list[tuple[Replayed, Attempt]]:
-        """Messages that were submitted before and had not ended; return the attempts that were still under way."""
+        """Messages that were submitted before and had not ended; return the attempts that were still under way.
+
+        An attempt that came to nothing after the period counted throughout, though its message is none of the period.
+        """
         ids = {*self._first_step, *replays.waiting_since_before(self._ledger, self._since)}
         under_way: list[tuple[Replayed, Attempt]] = []
         begun: list[Replayed] = []
-        found = 0
-        for rows in replays.of_messages(self._ledger, ids - self._messages.keys(), self._since):
+        lost = set(ids)
+        wanted = (ids | self._came_to_nothing) - self._messages.keys()
+        for rows in replays.of_messages(self._ledger, wanted, self._since):
             if rows[0].kind != Kind.SUBMITTED:
                 continue
-            found += 1
             message = messages.submitted(rows[0])
+            lost.discard(message.request.message_id)
             logged_content = self._go_through(message, rows[1:])
             message_id = message.request.message_id
             life = message.logged
@@ -185,20 +195,21 @@ class _Loading:
             if life.status in (Status.SENDING, Status.IN_DOUBT) and life.sent:
                 state = "in_doubt" if life.status is Status.IN_DOUBT else "held"
                 under_way.append((message, Attempt(*life.sent[-1], state=state)))
-            self._messages[message_id] = message
-            begun.append(message)
-        self._left_out = len(ids) - found
+            if message_id in self._first_step or life.waits:
+                self._messages[message_id] = message
+                begun.append(message)
+        self._left_out = len(lost)
         self._search_texts(begun)
         return under_way
 
-    @staticmethod
-    def _go_through(message: Replayed, rows: Iterable[Logged]) -> Finding | None:
+    def _go_through(self, message: Replayed, rows: Iterable[Logged]) -> Finding | None:
         """Lead a logged life up to the beginning; return what the rule `content` found last."""
         found = None
         for row in rows:
             if row.kind == Kind.DECISION:
                 body = read_body(row.body)
                 messages.log_decision(message.logged, row, body)
+                self._ask_ids[body["attempt_id"]] = body.get("ask_id")
                 found = logged_content(body)
             elif row.kind == Kind.ATTEMPT:
                 messages.log_attempt(message.logged, row, read_body(row.body), is_sent_again=False)
@@ -295,7 +306,8 @@ class _Loading:
             if row.attempt_id in waiting:
                 waiting[row.attempt_id].handover = handover
         for message, attempt in under_way:
-            self._go_on_with(past, message, attempt)
+            if message.request.contact_point_id in points:
+                self._go_on_with(past, message, attempt)
 
     def _go_on_with(self, past: Past, message: Replayed, attempt: Attempt) -> None:
         """An attempt from before whose end is told later: it counted until then, and so did its ask."""
@@ -307,7 +319,8 @@ class _Loading:
         if attempt.handover is not None:
             return
         asks = message.purpose_class is PurposeClass.REVIEW and not known
-        past.world.grant(attempt, message, asks=asks, ask_id=f"ask{attempt.attempt_id[3:]}")
+        ask_id = self._ask_ids.get(attempt.attempt_id) or f"ask{attempt.attempt_id[3:]}"
+        past.world.grant(attempt, message, asks=asks, ask_id=ask_id)
 
     # Purchases
 

@@ -238,7 +238,7 @@ class World:
             at=attempt.at,
         )
         point.handovers = (*point.handovers, attempt.handover)
-        if asks and purchase_id is not None and self.purchases.of(purchase_id) is not None:
+        if asks and purchase_id is not None:
             attempt.ask = Ask(
                 ask_id=ask_id, by=request.merchant, at=attempt.at, message_id=request.message_id
             )
