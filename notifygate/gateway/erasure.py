@@ -82,9 +82,9 @@ def erase(
         if done.on_hold:
             raise OnHold("a legal hold is on this person: nothing was erased; see 'notifygate person holds'")
         now = runtime.clock()
-        entries = [_entry(conn, point, why, now) for point in points]
+        marks = _mark(conn, points, now)
+        entries = [_entry(conn, point, why, now, marks.get(point.contact_point_id)) for point in points]
         take_away(conn, points, now)
-        _mark(conn, points, now)
         journal.append(conn, entries)
         return done
 
@@ -154,20 +154,27 @@ def _mailboxes(conn: sa.Connection, contact_point_ids: list[str]) -> list[str]:
     return people.mailboxes_of(conn, contact_point_ids)
 
 
-def _mark(conn: sa.Connection, points: list[KnownPoint], now: datetime) -> None:
-    """Mark every contact point as erased that is not yet: that never expires, and nothing is sent to it."""
+def _mark(conn: sa.Connection, points: list[KnownPoint], now: datetime) -> dict[str, str]:
+    """Mark every contact point as erased that is not yet: that never expires, and nothing is sent to it.
+
+    Returns the ids of the marks, by contact point.
+    """
     ids = [point.contact_point_id for point in points]
     marked = {
         mark.contact_point_id
         for mark in suppressions.of_points(conn, ids, now)
         if mark.reason is SuppressionReason.ERASED
     }
-    for point in points:
-        if point.contact_point_id not in marked:
-            suppressions.add(conn, point.contact_point_id, SuppressionReason.ERASED, now, None)
+    return {
+        point_id: suppressions.add(conn, point_id, SuppressionReason.ERASED, now, None)
+        for point_id in ids
+        if point_id not in marked
+    }
 
 
-def _entry(conn: sa.Connection, point: KnownPoint, why: ErasureReason, now: datetime) -> journal.Row:
+def _entry(
+    conn: sa.Connection, point: KnownPoint, why: ErasureReason, now: datetime, suppression_id: str | None
+) -> journal.Row:
     ids = [point.contact_point_id]
     taken, kept = erasing.count(conn, ids, _mailboxes(conn, ids)), erasing.kept(conn, ids)
     return journal.Row(
@@ -176,7 +183,7 @@ def _entry(conn: sa.Connection, point: KnownPoint, why: ErasureReason, now: date
         contact_point_id=point.contact_point_id,
         channel=point.channel.value,
         reason=why.value,
-        body={"taken": taken.to_json(), "kept": kept.to_json()},
+        body={"suppression_id": suppression_id, "taken": taken.to_json(), "kept": kept.to_json()},
     )
 
 

@@ -331,6 +331,26 @@ class TestAnotherPolicy:
         _, made, logged = replayed(gate, begins, clock.advance(minutes=1))
         assert ([one["outcome"] for one in logged], made) == (["allow"], logged)
 
+    def test_an_erasure_and_its_lifting_within_one_instant_are_told_apart(
+        self, gate: Gateway, clock: SimulatedClock
+    ) -> None:
+        begins = clock.now
+        gate.submit(order_update())
+        gate.drain()
+        for _ in range(2):
+            gate.people.erase(ANNA_EMAIL)
+            gate.people.erase(ANNA_EMAIL)  # which finds it marked
+            gate.submit(order_update(text="Once more"))
+            gate.drain()
+            gate.suppressions.remove(ANNA_EMAIL, "erased")
+            gate.submit(order_update(text="Once more"))
+            gate.drain()
+
+        found, made, logged = replayed(gate, begins, clock.advance(minutes=1))
+
+        assert [one["outcome"] for one in logged] == ["allow", "deny", "allow", "deny", "allow"]
+        assert (made, found.changes) == (logged, ())
+
     def test_what_stayed_in_doubt_is_sent_again_where_the_new_policy_says_so(
         self, gate: Gateway, clock: SimulatedClock, changed: Any
     ) -> None:

@@ -165,7 +165,7 @@ class _Loading:
                 self._reviewed_by_row.add(row.purchase_id)
         elif kind == Kind.CONSENT:
             self._consents_by_row.add(read_body(row.body).get("event_id", ""))
-        elif kind == Kind.SUPPRESSION:
+        elif kind in (Kind.SUPPRESSION, Kind.ERASED):
             self._marks_by_row.add(read_body(row.body).get("suppression_id", ""))
         elif kind == Kind.UNSUPPRESSION:
             self._lifted_by_row.update(read_body(row.body).get("suppression_ids", ()))
