@@ -1,7 +1,7 @@
 """The send log as a file for auditors: CSV, JSON lines or Parquet, with a manifest that says what it should hold.
 
-Rows are read and written a few thousand at a time, so a ledger of any size needs the same memory. A file gets its name
-when it is whole; the manifest comes last.
+Rows are read and written a few thousand at a time, so a ledger of any size needs the same memory. The file and its
+manifest get their names when both are whole; the manifest comes last.
 """
 
 from __future__ import annotations
@@ -118,9 +118,10 @@ def write_export(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Exported:
-    """Write all rows that match, and the manifest. Raises `ExportError`; then neither file is there.
+    """Write all rows that match, and the manifest. Raises `ExportError`; then there is neither, or the old pair.
 
-    `sign` is called when all rows are written, and gives the checkpoint that the manifest holds.
+    `sign` is called when all rows are written, and gives the checkpoint that the manifest holds. The manifest gets its
+    name last: one that is of another file tells of a process that was killed in between.
     """
     path, wanted = _target(to, form, now)
     manifest = path.with_name(path.name + MANIFEST)
@@ -132,11 +133,13 @@ def write_export(
     if wanted is Format.PARQUET:
         _pyarrow()
     tally = _Tally()
-    with _told(path):
-        with whole_files.writing(path, replaces=force, mode=_MODE) as file:
-            hashed = _Hashed(file)
-            writer = open_writer(hashed)
-            _copy(ledger, conditions, writer, tally, progress)
+    with (
+        _told(path),
+        whole_files.writing(manifest, replaces=force, mode=_MODE) as beside,
+        whole_files.writing(path, replaces=force, mode=_MODE) as file,
+    ):
+        hashed = _Hashed(file)
+        _copy(ledger, conditions, open_writer(hashed), tally, progress)
         about = {"name": path.name, "format": wanted.value, "rows": tally.rows}
         told = {
             "format": FORMAT,
@@ -159,8 +162,8 @@ def write_export(
             ],
             "checkpoint": sign(),
         }
-        with whole_files.writing(manifest, replaces=force, mode=_MODE) as file:
-            file.write(orjson.dumps(told, option=orjson.OPT_INDENT_2) + b"\n")
+        beside.write(orjson.dumps(told, option=orjson.OPT_INDENT_2) + b"\n")
+        beside.flush()  # what fails must fail before either has its name
     return Exported(path=path, manifest=manifest, rows=tally.rows)
 
 
@@ -330,7 +333,7 @@ def _problems_of(path: Path, told: Mapping[str, Any], tally: _Tally) -> Iterator
     if size != told["bytes"]:
         yield f"{path.name} has {size} bytes, and should have {told['bytes']}"
     if digest != told["sha256"]:
-        yield f"{path.name} is not the file that was written: its SHA-256 is {digest}"
+        yield f"{path.name} is not the file that this manifest is of: its SHA-256 is {digest}"
         return
     for position, kind in _READERS[Format(told["format"])](path):
         tally.add(position, kind)

@@ -16,7 +16,8 @@ from pyarrow import parquet
 from support.clock import SimulatedClock
 from support.messages import ANNA_EMAIL, newsletter, order_update
 
-from notifygate import Gateway, InvalidMessage
+from notifygate import Gateway, InvalidMessage, LedgerError
+from notifygate.audit import Log
 from notifygate.audit.export import Checked, ExportError, Format, _ParquetWriter, check_export
 from notifygate.ledger import journal
 from notifygate.ledger.journal import Kind, Row
@@ -164,6 +165,41 @@ def test_what_breaks_off_leaves_nothing_behind(used: Gateway, tmp_path: Path) ->
     assert list(folder.iterdir()) == []
     with pytest.raises(ExportError, match="cannot be written"):
         used.log.export(tmp_path / "nowhere" / "log.csv")
+
+
+def test_what_cannot_be_signed_leaves_nothing_behind_and_an_old_pair_whole(
+    used: Gateway, tmp_path: Path, clock: SimulatedClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+
+    def refuse(log: Log) -> None:
+        raise LedgerError("the seals are not those that were signed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Log, "_sign", refuse)
+        with pytest.raises(LedgerError):
+            used.log.export(folder / "log.csv")
+        assert list(folder.iterdir()) == []
+    done = used.log.export(folder / "log.csv")
+    clock.advance(days=1)
+    used.submit(order_update(text="One more."))
+    monkeypatch.setattr(Log, "_sign", refuse)
+    with pytest.raises(LedgerError):
+        used.log.export(folder / "log.csv", force=True)
+    assert sorted(folder.iterdir()) == [done.path, done.manifest]
+    assert check_export(done.manifest) == Checked(rows=done.rows, problems=())
+
+
+def test_a_manifest_of_another_file_is_named(used: Gateway, tmp_path: Path) -> None:
+    """As one is that a process left which was killed between the two."""
+    done = used.log.export(tmp_path / "log.csv")
+    old = done.manifest.read_bytes()
+    used.submit(order_update(text="One more."))
+    used.log.export(tmp_path / "log.csv", force=True)
+    done.manifest.write_bytes(old)
+    problems = check_export(done.manifest).problems
+    assert "log.csv is not the file that this manifest is of" in problems[-1]
 
 
 def test_a_folder_is_given_a_file_named_by_the_time(used: Gateway, tmp_path: Path) -> None:
