@@ -219,6 +219,12 @@ def waiting_since_before(source: Ledger, since: datetime) -> Iterator[str]:
         after = page[-1]
 
 
+def still_waiting(source: Ledger, ids: Iterable[str]) -> set[str]:
+    """Those of some messages that wait now."""
+    column = messages.c.message_id
+    return {message_id for (message_id,) in _chunked(source, (column,), column, ids, _WAITS)}
+
+
 def texts(source: Ledger, ids: Collection[str]) -> Iterator[Text]:
     """What some messages say, few at a time: texts may be long."""
     columns = tuple(messages.c[name] for name in Text._fields)

@@ -477,6 +477,29 @@ class TestRunLater:
         _, made, logged = replayed(gate, *period)
         assert ([one["outcome"] for one in logged], made) == (["allow", "deny"], logged)
 
+    @pytest.mark.parametrize("then", ["decided", "cancelled"])
+    def test_what_is_in_doubt_and_waits_to_be_sent_again_waits_as_long_as_it_did(
+        self, gate: Gateway, clock: SimulatedClock, then: str
+    ) -> None:
+        """Though it was due before the period ended: workers were late."""
+        channel.install(gate, ScriptedChannel(IN_DOUBT))
+        begins = clock.now
+        late = gate.submit(order_update(purpose="login_code")).message_id
+        gate.drain()
+        ends = clock.advance(hours=1)
+        before = replayed(gate, begins, ends)
+        if then == "cancelled":
+            gate.cancel(late)
+        gate.drain()
+
+        found, made, logged = replayed(gate, begins, ends)
+
+        assert [one["outcome"] for one in logged] == ["allow"]
+        assert made == logged
+        assert (found, made, logged) == before
+        _, made, logged = replayed(gate, begins, clock.advance(hours=1))
+        assert (made, len(made)) == (logged, 2 if then == "decided" else 1)
+
 
 class TestAPeriod:
     def test_that_holds_nothing_is_refused_with_what_the_log_holds(

@@ -35,6 +35,7 @@ _NAMES_A_PURCHASE = frozenset(
 )
 _GOES_ON = frozenset({Kind.DECISION, Kind.ATTEMPT, Kind.RESOLUTION, Kind.CANCELLED})
 _ENDS_AN_ATTEMPT = frozenset({Kind.ATTEMPT, Kind.RESOLUTION})
+_WAITED = frozenset({Kind.DECISION, Kind.CANCELLED})  # that a message did until then
 _CAME_TO_NOTHING = frozenset({Result.REJECTED.value, Result.FAILED.value})
 
 
@@ -54,7 +55,7 @@ class Past:
     asks_elsewhere: dict[tuple[Any, ...], deque[str]] = field(default_factory=dict)
     ask_ids: dict[str, str] = field(default_factory=dict)
     timed: list[TimedFact] = field(default_factory=list)
-    sent_again: set[str] = field(default_factory=set)  # attempts in doubt that another one followed
+    sent_again: set[str] = field(default_factory=set)  # attempts in doubt after which another may follow
     left_out: int = 0
 
 
@@ -76,7 +77,7 @@ class _Loading:
         self._messages: dict[str, Replayed] = {}
         self._first_step: dict[str, str] = {}  # of messages from before
         self._came_to_nothing: set[str] = set()  # messages, by an attempt that ended after the period
-        self._ask_ids: dict[str, str | None] = {}  # of attempts from before
+        self._ask_ids: dict[str, str] = {}  # of attempts from before
         self._sent_again: set[str] = set()
         self._consents_by_row: set[str] = set()
         self._marks_by_row: set[str] = set()
@@ -126,32 +127,33 @@ class _Loading:
                 if row.at < self._since:
                     continue
                 self._take_note(row)
-                if row.at < self._until:
-                    self._last_within = row.position
+                if row.message_id is not None and row.kind in _GOES_ON:
+                    self._note_end(row, row.message_id, doubted)
+                if row.at >= self._until:
+                    continue
+                self._last_within = row.position
                 if row.message_id is None:
                     continue
-                if row.at >= self._until:
-                    if row.kind in _ENDS_AN_ATTEMPT and row.outcome in _CAME_TO_NOTHING:
-                        self._came_to_nothing.add(row.message_id)
-                elif row.kind == Kind.SUBMITTED:
+                if row.kind == Kind.SUBMITTED:
                     message = messages.submitted(row)
                     self._messages[row.message_id] = message
                     new.append(message)
-                elif row.kind in _GOES_ON:
-                    if row.message_id not in self._messages:
-                        self._first_step.setdefault(row.message_id, row.kind)
-                    self._note_doubt(row, row.message_id, doubted)
+                elif row.kind in _GOES_ON and row.message_id not in self._messages:
+                    self._first_step.setdefault(row.message_id, row.kind)
             self._search_texts(new)
             tell(len(page))
+        self._sent_again.update(doubted[one] for one in replays.still_waiting(self._ledger, doubted))
 
-    def _note_doubt(self, row: Logged, message_id: str, doubted: dict[str, str]) -> None:
-        """Find out which attempts were followed by another while they were in doubt."""
+    def _note_end(self, row: Logged, message_id: str, doubted: dict[str, str]) -> None:
+        """Find out which attempts let another follow while they were in doubt, and which ended after the period."""
         if row.kind == Kind.ATTEMPT and row.outcome == Result.IN_DOUBT.value:
             doubted[message_id] = read_body(row.body)["attempt_id"]
-        elif row.kind == Kind.DECISION and message_id in doubted:
+        elif row.kind in _WAITED and message_id in doubted:
             self._sent_again.add(doubted[message_id])
-        elif row.kind in (Kind.RESOLUTION, Kind.ATTEMPT):
+        elif row.kind in _ENDS_AN_ATTEMPT:
             doubted.pop(message_id, None)
+            if row.at >= self._until and row.outcome in _CAME_TO_NOTHING:
+                self._came_to_nothing.add(message_id)
 
     def _take_note(self, row: Logged) -> None:
         """What this row says is no part of what was known before."""
@@ -188,7 +190,7 @@ class _Loading:
             logged_content = self._go_through(message, rows[1:])
             message_id = message.request.message_id
             life = message.logged
-            if life.status is Status.IN_DOUBT and self._first_step.get(message_id) == Kind.DECISION:
+            if life.status is Status.IN_DOUBT and self._first_step.get(message_id) in _WAITED:
                 life.status, life.due = Status.QUEUED, None
             message.begin_alike()
             message.content = logged_content
@@ -206,15 +208,16 @@ class _Loading:
         """Lead a logged life up to the beginning; return what the rule `content` found last."""
         found = None
         for row in rows:
+            body = read_body(row.body)
+            if "ask_id" in body:
+                self._ask_ids[body["attempt_id"]] = body["ask_id"]
             if row.kind == Kind.DECISION:
-                body = read_body(row.body)
                 messages.log_decision(message.logged, row, body)
-                self._ask_ids[body["attempt_id"]] = body.get("ask_id")
                 found = logged_content(body)
             elif row.kind == Kind.ATTEMPT:
-                messages.log_attempt(message.logged, row, read_body(row.body), is_sent_again=False)
+                messages.log_attempt(message.logged, row, body, is_sent_again=False)
             elif row.kind == Kind.RESOLUTION:
-                messages.log_resolution(message.logged, row, read_body(row.body))
+                messages.log_resolution(message.logged, row, body)
             elif row.kind == Kind.CANCELLED:
                 message.logged.status = Status.CANCELLED
         return found
