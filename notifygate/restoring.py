@@ -12,7 +12,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -95,9 +95,14 @@ class Restoration:
         purchases.lock(conn, {message.purchase_id for _, message in doubted if message.purchase_id})
         now = self._clock()
         messages.add_doubts(conn, doubted, now, detail=RESTORED)
-        purchases.add_asks(conn, self._asks(conn, doubted, now))
+        asks = self._asks(conn, doubted, now)
+        purchases.add_asks(conn, asks)
         messages.set_status(conn, [_status_after(message, now) for _, message in doubted])
-        journal.append(conn, [_entry(attempt_id, message, now) for attempt_id, message in doubted])
+        asked = {ask["attempt_id"]: {"ask_id": ask["ask_id"]} for ask in asks}
+        journal.append(
+            conn,
+            [_entry(attempt_id, message, now, asked.get(attempt_id, {})) for attempt_id, message in doubted],
+        )
         return len(doubted), found[-1].message_id
 
     def _held(self, found: Sequence[StoredMessage]) -> list[StoredMessage]:
@@ -252,7 +257,7 @@ def _status_after(message: StoredMessage, now: datetime) -> dict[str, Any]:
     }
 
 
-def _entry(attempt_id: str, message: StoredMessage, now: datetime) -> journal.Row:
+def _entry(attempt_id: str, message: StoredMessage, now: datetime, asked: Mapping[str, str]) -> journal.Row:
     return journal.Row(
         kind=journal.Kind.ATTEMPT,
         at=now,
@@ -269,5 +274,6 @@ def _entry(attempt_id: str, message: StoredMessage, now: datetime) -> journal.Ro
             "number": message.attempts + 1,
             "detail": RESTORED,
             "provider_id": None,
+            **asked,
         },
     )

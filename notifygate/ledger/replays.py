@@ -178,19 +178,11 @@ def about_purchases(source: Ledger, ids: Iterable[str], before: datetime) -> lis
     return sorted((Logged._make(row) for row in read), key=lambda row: row.position)
 
 
-def grants(source: Ledger, message_ids: Iterable[str], before: datetime) -> dict[str, str]:
-    """The purchase that each of some messages was allowed for before an instant, as it was known by then."""
+def purchases_of(source: Ledger, message_ids: Iterable[str], before: datetime) -> dict[str, str]:
+    """The purchase that each of some messages is about, as it was known just before an instant."""
     columns = (ledger.c.message_id, ledger.c.purchase_id)
-    allowed = (ledger.c.kind == "decision", ledger.c.outcome == "allow", ledger.c.purchase_id.is_not(None))
-    read = _chunked(
-        source,
-        columns,
-        ledger.c.message_id,
-        message_ids,
-        ledger.c.at < before,
-        *allowed,
-        order=(ledger.c.position,),
-    )
+    told = (ledger.c.at < before, ledger.c.purchase_id.is_not(None))
+    read = _chunked(source, columns, ledger.c.message_id, message_ids, *told, order=(ledger.c.position,))
     return dict(tuple(row) for row in read)
 
 

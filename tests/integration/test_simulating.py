@@ -404,6 +404,44 @@ class TestAnotherPolicy:
         found, made, logged = replayed(gate, clock.ago(days=1), clock.now + timedelta(minutes=1))
         assert (made, len(made), found.sent.before) == (logged, 1, 2)
 
+    @pytest.mark.parametrize("verdict", ["sent", "not_sent"])
+    def test_so_is_what_it_had_to_doubt_before_the_period(
+        self, gate: Gateway, clock: SimulatedClock, verdict: str
+    ) -> None:
+        gate.consent.grant(ANNA_EMAIL, party="cykelpartner", purpose="newsletter")
+        doubted = gate.submit(newsletter(text="Bells")).message_id
+        Restoration(gate._runtime.ledger, gate.config.policy, clock).put_in_doubt(clock.now)
+        begins = clock.advance(minutes=1)
+        for text in ("Tyres", "Lamps"):
+            gate.submit(newsletter(text=text))
+            gate.drain()
+        clock.advance(minutes=1)
+        gate.doubt.resolve(doubted, verdict, evidence="asked")
+        gate.submit(newsletter(text="Locks"))
+        gate.drain()
+
+        found, made, logged = replayed(gate, begins, clock.advance(minutes=1))
+        last = "deny" if verdict == "sent" else "allow"
+        assert [one["outcome"] for one in logged] == ["allow", "deny", last]
+        assert (made, found.changes) == (logged, ())
+
+    def test_so_is_what_it_may_have_asked_about_a_purchase_that_was_joined_with_another_since(
+        self, gate: Gateway, clock: SimulatedClock
+    ) -> None:
+        gate.consent.grant(ANNA_SMS, party="cykelpartner", purpose="review_request")
+        purchase = delivered_purchase(clock.now)
+        gate.purchases.alias(purchase, "postdanmark", "P1")
+        gate.submit(review_request(purchase))
+        Restoration(gate._runtime.ledger, gate.config.policy, clock).put_in_doubt(clock.now)
+        begins = clock.advance(minutes=1)
+        gate.submit(review_request(purchase, ANNA_SMS))
+        gate.drain()
+        ends = clock.advance(minutes=1)
+        gate.purchases.alias(Purchase("cykelpartner", "1002"), "postdanmark", "P1")
+
+        _, made, logged = replayed(gate, begins, ends)
+        assert ([one["reasons"] for one in logged], made) == ([["purchase_already_asked"]], logged)
+
 
 class TestRunLater:
     """What came after a period is known by then, and must not count in it."""

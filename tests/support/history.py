@@ -10,7 +10,7 @@ from typing import Any
 
 from notifygate import Email, Gateway, Message, Purchase, Sms
 from notifygate.channels import HandOffOutcome
-from notifygate.errors import InvalidMessage, NotCancellable, NotFound
+from notifygate.errors import InvalidConsent, InvalidMessage, NotCancellable, NotFound
 from notifygate.message import Result
 from support import channel
 from support.channel import ScriptedChannel
@@ -89,7 +89,8 @@ class History:
         weights, deeds = zip(*self._deeds, strict=True)
         for _ in range(steps):
             self._clock.advance(seconds=self._random.choice((0, 0, 1, 60)))
-            with contextlib.suppress(NotFound, NotCancellable, InvalidMessage):  # nothing to do that to
+            # Nothing to do that to.
+            with contextlib.suppress(NotFound, NotCancellable, InvalidConsent, InvalidMessage):
                 self._random.choices(deeds, weights)[0]()
 
     def _pick(self, *options: Any) -> Any:

@@ -13,6 +13,7 @@ from notifygate.ledger.journal import read_body
 from notifygate.ledger.replays import Logged
 from notifygate.message import WAITING, Result, Status
 from notifygate.policy import PurposeClass
+from notifygate.restoring import RESTORED
 from notifygate.snapshot import Request
 
 Because = tuple[tuple[str, str], ...]
@@ -133,7 +134,14 @@ def log_decision(life: Life, row: Logged, body: Mapping[str, Any]) -> None:
 
 
 def log_attempt(life: Life, row: Logged, body: Mapping[str, Any], *, is_sent_again: bool) -> None:
-    """Go on with a logged life by the logged end of an attempt, unless that came too late to count."""
+    """Go on with a logged life by the logged end of an attempt, unless that came too late to count.
+
+    Of one that a restored ledger had to doubt nothing else is logged.
+    """
+    if row.reason == RESTORED:
+        life.sent = (*life.sent, (body["attempt_id"], row.at))
+        life.status = Status.IN_DOUBT
+        return
     is_last = bool(life.sent) and life.sent[-1][0] == body["attempt_id"]
     if not is_last or life.status not in (Status.SENDING, Status.IN_DOUBT):
         return

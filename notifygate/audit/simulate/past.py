@@ -422,14 +422,13 @@ class _Loading:
     def _purchases_of_asks(self, known: Iterable[KnownAsk], purchases: Purchases) -> dict[str, str]:
         """Which purchase each ask was about, where that has become part of another since."""
         moved = [ask for ask in known if ask.purchase_id in self._joined_later]
-        granted = replays.grants(
-            self._ledger, {ask.message_id for ask in moved if ask.message_id}, self._since
-        )
+        asking = {ask.message_id for ask in moved if ask.message_id}
+        asked = replays.purchases_of(self._ledger, asking, self._since)
         told = {ask_key(row, read_body(row.body)): row.purchase_id for row in self._ask_rows_before}
         about = {}
         for ask in moved:
             key = (ask.by, ask.asked_at, ask.contact_point_id)
-            found = granted.get(ask.message_id) if ask.message_id else told.get(key)
+            found = asked.get(ask.message_id) if ask.message_id else told.get(key)
             if found is not None:
                 about[ask.ask_id] = purchases.now_called(found)
         return about

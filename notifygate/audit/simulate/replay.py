@@ -186,10 +186,10 @@ class Replay:
         body = read_body(row.body)
         attempt_id = body["attempt_id"]
         is_sent_again = attempt_id in self._past.sent_again
-        if row.reason == RESTORED:
-            self._found_sent(message, row, attempt_id)
-            return
         messages.log_attempt(message.logged, row, body, is_sent_again=is_sent_again)
+        if row.reason == RESTORED:
+            self._found_sent(message, row.at, attempt_id, body.get("ask_id"))
+            return
         attempt = self._past.attempts.get(attempt_id)
         if attempt is not None and attempt.is_open:
             self._end(message, attempt, row, body, is_sent_again=is_sent_again)
@@ -239,15 +239,13 @@ class Replay:
         message.simulated.drop(attempt.attempt_id)
         self._world.release(attempt, message.request.contact_point_id, message.purchase_id)
 
-    def _found_sent(self, message: Replayed, row: Logged, attempt_id: str) -> None:
+    def _found_sent(self, message: Replayed, at: datetime, attempt_id: str, ask_id: str | None) -> None:
         """A ledger was restored; what waited in the backup may have been sent since. A fact, whatever the policy."""
-        message.logged.sent = (*message.logged.sent, (attempt_id, row.at))
-        message.logged.status = Status.IN_DOUBT
         if message.simulated.waits:
-            attempt = self._grant(message, row.at, attempt_id)
+            attempt = self._grant(message, at, attempt_id, ask_id)
             attempt.state = "in_doubt"
             message.simulated.status = Status.IN_DOUBT
-            message.simulated.sent = (*message.simulated.sent, (attempt_id, row.at))
+            message.simulated.sent = (*message.simulated.sent, (attempt_id, at))
 
     def _resolution(self, row: Logged) -> None:
         message = self.messages.get(row.message_id or "")
