@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -125,9 +126,14 @@ def main(args: Sequence[str] | None = None) -> int:
         return code
 
 
+@cache
+def _command() -> Any:
+    return get_command(app)
+
+
 def _run(given: list[str]) -> int:
     try:
-        result = get_command(app).main(args=given, prog_name="notifygate", standalone_mode=False)
+        result = _command().main(args=given, prog_name="notifygate", standalone_mode=False)
     except ConfigError as error:
         for fault in error.faults:
             output.complain(f"{error.source}: {fault}", prefix="")
@@ -160,7 +166,7 @@ def _complain_of_usage(error: typer.TyperException, given: list[str]) -> int:
 
 def _verb(given: list[str]) -> str:
     """The verb that was typed, for errors that do not tell: of an option without its values."""
-    command: Any = get_command(app)
+    command = _command()
     path = ["notifygate"]
     for word in given:
         command = getattr(command, "commands", {}).get(word)
