@@ -9,8 +9,10 @@ from typing import Any
 
 from notifygate.address import Channel, ContactPoint
 from notifygate.audit.export import Exported, Format, write_export
+from notifygate.audit.exported import Checked, check_export, checkpoint_of, unlike_sealed
 from notifygate.audit.policies import PolicyText
 from notifygate.audit.progress import Progress
+from notifygate.audit.proving import Proofs
 from notifygate.audit.simulate import WhatIf, simulate
 from notifygate.audit.story import Story, read_story
 from notifygate.config import Config
@@ -156,6 +158,27 @@ class Log:
             force=force,
             progress=progress,
         )
+
+    def check_export(self, manifest: str | Path, *, progress: Progress | None = None) -> Checked:
+        """Read an export again: is it what its manifest says, and is each row what the send log has sealed?
+
+        The log is verified as well, against the checkpoint in the manifest; `progress` is told of that. Raises
+        `ExportError` for what is no manifest, and `LedgerError`.
+        """
+        path = Path(manifest)
+        found = check_export(path)
+        if not found.is_whole:
+            return found
+        checkpoint = checkpoint_of(path)
+        verified = Proofs(self._runtime).verify(
+            checkpoints=[checkpoint] if checkpoint else [], progress=progress or (lambda done, of: None)
+        )
+        if not verified.is_intact:
+            problem = (
+                "the send log itself is not intact, or not that of the manifest: see 'notifygate log verify'"
+            )
+            return Checked(rows=found.rows, problems=(problem,))
+        return Checked(rows=found.rows, problems=tuple(unlike_sealed(self._runtime.ledger, path)))
 
     def _sign(self) -> str | None:
         made = self._runtime.sealer.sign_all()

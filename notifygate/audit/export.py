@@ -84,18 +84,6 @@ class Exported:
     rows: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checked:
-    """Whether an export is what its manifest says. `problems` is empty where it is."""
-
-    rows: int
-    problems: tuple[str, ...]
-
-    @property
-    def is_whole(self) -> bool:
-        return not self.problems
-
-
 def cells(row: Row) -> list[object]:
     """A row as cells of CSV, in the order of the columns; nothing in it is taken for a formula by a spreadsheet."""
     shown = _as_object(row) | {"body": _body(row)}
@@ -131,8 +119,8 @@ def write_export(
                 raise ExportError(f"{one} is there already; choose another name, or say --force")
     open_writer = _WRITERS[wanted]
     if wanted is Format.PARQUET:
-        _pyarrow()
-    tally = _Tally()
+        arrow()
+    tally = Tally()
     with (
         _told(path),
         whole_files.writing(manifest, replaces=force, mode=_MODE) as beside,
@@ -167,40 +155,7 @@ def write_export(
     return Exported(path=path, manifest=manifest, rows=tally.rows)
 
 
-def check_export(manifest: Path) -> Checked:
-    """Read an export again, and compare it with its manifest. Raises `ExportError` for what is no manifest."""
-    try:
-        told = orjson.loads(manifest.read_bytes())
-    except OSError as error:
-        raise ExportError(f"{manifest} cannot be read: {error.strerror}") from error
-    except orjson.JSONDecodeError as error:
-        raise ExportError(f"{manifest} is no manifest of an export: it is not JSON") from error
-    if not isinstance(told, dict) or told.get("format") != FORMAT:
-        raise ExportError(f"{manifest} is no manifest of an export: its format is not {FORMAT!r}")
-    problems: list[str] = []
-    tally = _Tally()
-    try:
-        for file in told["files"]:
-            path = manifest.with_name(Path(str(file["name"])).name)
-            problems += _problems_of(path, file, tally)
-        if not problems:
-            found = {
-                "rows": tally.rows,
-                "counts": dict(sorted(tally.kinds.items())),
-                "first_position": tally.first,
-                "last_position": tally.last,
-            }
-            problems += [
-                f"{name}: the manifest says {told[name]}, the file holds {value}"
-                for name, value in found.items()
-                if told[name] != value
-            ]
-    except (KeyError, TypeError) as error:
-        raise ExportError(f"{manifest} is no whole manifest: {error} is missing or wrong") from error
-    return Checked(rows=tally.rows, problems=tuple(problems))
-
-
-class _Tally:
+class Tally:
     """What was written, or read again."""
 
     def __init__(self) -> None:
@@ -279,7 +234,7 @@ class _ParquetWriter:
     _GROUP = 20_000  # rows
 
     def __init__(self, file: _Hashed) -> None:
-        self._arrow, parquet = _pyarrow()
+        self._arrow, parquet = arrow()
         types = {
             "integer": self._arrow.int64(),
             "instant": self._arrow.timestamp("us", tz="UTC"),
@@ -312,7 +267,7 @@ _WRITERS: Mapping[Format, Callable[[_Hashed], _Writer]] = {
 
 
 def _copy(
-    ledger: Ledger, conditions: Mapping[str, Any], writer: _Writer, tally: _Tally, progress: Progress | None
+    ledger: Ledger, conditions: Mapping[str, Any], writer: _Writer, tally: Tally, progress: Progress | None
 ) -> None:
     for done, total, rows in journal.in_order(ledger, **conditions):
         writer.write(rows)
@@ -323,57 +278,7 @@ def _copy(
     writer.close()
 
 
-def _problems_of(path: Path, told: Mapping[str, Any], tally: _Tally) -> Iterator[str]:
-    """What is wrong with a file. What it holds is looked at only where its bytes are the right ones."""
-    try:
-        size, digest = path.stat().st_size, _sha256(path)
-    except OSError as error:
-        yield f"{path.name} cannot be read: {error.strerror}"
-        return
-    if size != told["bytes"]:
-        yield f"{path.name} has {size} bytes, and should have {told['bytes']}"
-    if digest != told["sha256"]:
-        yield f"{path.name} is not the file that this manifest is of: its SHA-256 is {digest}"
-        return
-    for position, kind in _READERS[Format(told["format"])](path):
-        tally.add(position, kind)
-    if not tally.is_in_order:
-        yield f"{path.name} is not in the order of its positions"
-
-
-def _read_csv(path: Path) -> Iterator[tuple[int, str]]:
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in csv.DictReader(file):
-            yield int(row["position"]), row["kind"]
-
-
-def _read_json(path: Path) -> Iterator[tuple[int, str]]:
-    with path.open("rb") as file:
-        for line in file:
-            row = orjson.loads(line)
-            yield row["position"], row["kind"]
-
-
-def _read_parquet(path: Path) -> Iterator[tuple[int, str]]:
-    _, parquet = _pyarrow()
-    with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(columns=["position", "kind"]):
-            yield from zip(batch["position"].to_pylist(), batch["kind"].to_pylist(), strict=True)
-
-
-_READERS: Mapping[Format, Callable[[Path], Iterator[tuple[int, str]]]] = {
-    Format.CSV: _read_csv,
-    Format.JSONL: _read_json,
-    Format.PARQUET: _read_parquet,
-}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _pyarrow() -> tuple[Any, Any]:
+def arrow() -> tuple[Any, Any]:
     try:
         import pyarrow
         from pyarrow import parquet
@@ -415,3 +320,8 @@ def _body(row: Row) -> str:
 def _harmless(value: object) -> object:
     """A cell that no spreadsheet takes for a formula: see OWASP, CSV injection."""
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULAS) else value
+
+
+def value_of(cell: str) -> str | None:
+    """What a cell of CSV stands for."""
+    return (cell[1:] if cell[:1] == "'" and cell[1:].startswith(_FORMULAS) else cell) or None

@@ -487,26 +487,40 @@ def _place(to: str) -> Path:
 
 
 @app.command(
-    "check-export", epilog="[bold]Example[/bold]\n  notifygate log check-export may.csv.manifest.json"
+    "check-export",
+    epilog="[bold]Examples[/bold]\n"
+    "  notifygate log check-export may.csv.manifest.json\n"
+    "  notifygate log check-export may.csv.manifest.json --with-log",
 )
 def check_export(
     manifest: Annotated[
         Path, typer.Argument(metavar="MANIFEST", show_default=False, help="The manifest of an export.")
     ],
+    with_log: Annotated[
+        bool,
+        typer.Option(
+            "--with-log", help="Also verify the log, and compare each row with what is sealed of it there."
+        ),
+    ] = False,
     config: ConfigPath = None,
     json: Json = False,
 ) -> None:
     """Read an export again and say whether it is what its manifest says; exit code 1 means that it is not.
 
-    It needs neither the config nor the ledger.
+    It needs neither the config nor the ledger, but for --with-log.
     """
-    from notifygate.audit.export import check_export as check
+    from notifygate.audit.exported import check_export as check
 
-    found = check(manifest)
+    if with_log:
+        with reading(config) as gate, output.progress("verifying") as progress:
+            found = gate.log.check_export(manifest, progress=progress)
+    else:
+        found = check(manifest)
     if json:
         output.json_line({"whole": found.is_whole, "rows": found.rows, "problems": list(found.problems)})
     elif found.is_whole:
-        output.say(f"yes: {output.counted(found.rows, 'row')}, as the manifest says")
+        sealed = " and the log has sealed" if with_log else ""
+        output.say(f"yes: {output.counted(found.rows, 'row')}, as the manifest says{sealed}")
     else:
         for problem in found.problems:
             output.say(f"no: {problem}")

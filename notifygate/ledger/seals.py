@@ -357,6 +357,18 @@ def leaves_of(conn: sa.Connection, runs: Sequence[tuple[int, int]]) -> list[tupl
     return found
 
 
+def hashes_at(conn: sa.Connection, positions: Sequence[int]) -> dict[int, bytes]:
+    """The hashes of those of some positions, in order, that have a place. Raises `KeyError` for a seal not whole."""
+    wanted = set(positions)
+    query = _SEALS.where(seals.c.highest_position >= positions[0], seals.c.lowest_position <= positions[-1])
+    return {
+        position: seal.hash_of(index)
+        for seal in map(_seal, conn.execute(query))
+        for index, position in enumerate(seal.positions)
+        if position in wanted
+    }
+
+
 def rows_between(conn: sa.Connection, lowest: int, highest: int) -> Iterator[SealedRow]:
     """The rows at positions from one to another, as the tree sees them."""
     query = sa.select(*_ROW).where(ledger.c.position >= lowest, ledger.c.position <= highest)

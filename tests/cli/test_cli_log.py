@@ -146,6 +146,7 @@ def test_an_export_is_written_described_and_checked(shop: Path, run: Run, used: 
     assert "there already" in run("log", "export", "--out", f"log.{form}").err
     assert run("log", "export", "--to", f"log.{form}", "--force").code == 0
     assert run("log", "check-export", ran["manifest"], "--json").json["whole"] is True
+    assert run("log", "check-export", ran["manifest"], "--with-log").out.endswith("and the log has sealed\n")
     with (shop / ran["file"]).open("ab") as file:
         file.write(b"more")
     no = run("log", "check-export", ran["manifest"])

@@ -15,10 +15,12 @@ import pytest
 from pyarrow import parquet
 from support.clock import SimulatedClock
 from support.messages import ANNA_EMAIL, newsletter, order_update
+from support.tables import plain_engine
 
 from notifygate import Gateway, InvalidMessage, LedgerError
 from notifygate.audit import Log
-from notifygate.audit.export import Checked, ExportError, Format, _ParquetWriter, check_export
+from notifygate.audit.export import ExportError, Format, _ParquetWriter
+from notifygate.audit.exported import Checked, check_export
 from notifygate.ledger import journal
 from notifygate.ledger.journal import Kind, Row
 from notifygate.notes import Checkpoint
@@ -53,6 +55,24 @@ def read(path: Path) -> list[dict[str, Any]]:
         row | {name: int(str(row[name])) for name in numbers} | {"body": json.loads(str(row["body"]))}
         for row in rows
     ]
+
+
+def forge(path: Path) -> None:
+    """Have the first row of an export give another reason."""
+    if path.suffix == ".jsonl":
+        lines = path.read_text("utf-8").splitlines()
+        lines[0] = json.dumps(json.loads(lines[0]) | {"reason": "other"})
+        path.write_text("\n".join(lines), "utf-8")
+    elif path.suffix == ".parquet":
+        table = parquet.read_table(path)
+        first, *others = table.to_pylist()
+        parquet.write_table(table.from_pylist([first | {"reason": "other"}, *others], table.schema), path)
+    else:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, first, *others = csv.reader(file)
+        first[header.index("reason")] = "other"
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([header, first, *others])
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -125,6 +145,40 @@ def test_a_changed_manifest_is_noticed(
     done.manifest.write_text(json.dumps(told))
     [problem] = check_export(done.manifest).problems
     assert name in problem
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_row_that_was_changed_with_its_manifest_is_unlike_what_was_sealed(
+    used: Gateway, tmp_path: Path, form: Format
+) -> None:
+    done = used.log.export(tmp_path / f"log.{form}", kind="decision")
+    assert used.log.check_export(done.manifest) == Checked(rows=done.rows, problems=())
+    position = read(done.path)[0]["position"]
+
+    forge(done.path)
+    content = done.path.read_bytes()
+    told = json.loads(done.manifest.read_text())
+    told["files"][0] |= {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    done.manifest.write_text(json.dumps(told))
+
+    assert check_export(done.manifest).is_whole
+    assert used.log.check_export(done.manifest).problems == (f"row {position} is not what was sealed",)
+
+
+def test_a_log_that_was_changed_before_it_was_exported_is_noticed_with_the_log(
+    used: Gateway, tmp_path: Path, ledger_url: str
+) -> None:
+    with plain_engine(ledger_url) as engine, engine.begin() as conn:
+        if conn.dialect.name == "postgresql":
+            conn.exec_driver_sql("SET session_replication_role = replica")
+        else:
+            conn.exec_driver_sql("DROP TRIGGER ledger_no_update")
+        conn.exec_driver_sql("UPDATE ledger SET outcome = 'allow' WHERE kind = 'decision'")
+    done = used.log.export(tmp_path / "log.csv")
+
+    assert check_export(done.manifest).is_whole
+    [problem] = used.log.check_export(done.manifest).problems
+    assert "not intact" in problem
 
 
 @pytest.mark.parametrize("form", FORMATS)
