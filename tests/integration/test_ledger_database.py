@@ -26,6 +26,7 @@ from notifygate.ledger import database, schema
 from notifygate.ledger.database import HEAD, Ledger
 from notifygate.ledger.migrations import is_compared
 
+ON_SQLITE = pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
 MIGRATIONS = Path(notifygate.ledger.__file__).parent / "migrations"
 
 
@@ -273,6 +274,17 @@ with Gateway.open() as gate:
         assert len(set(printed)) == 1
         counts = row_counts(ledger_url)
         assert (counts["messages"], counts["keys"], counts["alembic_version"]) == (1, 3, 1)
+
+    @ON_SQLITE
+    def test_an_sqlite_file_has_every_commit_reach_the_disk(self, config_file: ConfigFile) -> None:
+        script = """
+from notifygate import Gateway
+ready()
+with Gateway.open() as gate, gate._runtime.ledger.read() as conn:
+    for pragma in ("synchronous", "journal_mode"):
+        print(conn.exec_driver_sql(f"PRAGMA {pragma}").scalar_one())
+"""
+        assert run_at_once([script], config_file()) == ["2\nwal"]  # 2 is FULL
 
     def test_waits_for_another_process_that_is_writing_the_first_page_of_the_file(
         self, tmp_path: Path
