@@ -147,9 +147,14 @@ def _proof(ledger: Ledger, loaded: Config) -> Checked:
     from notifygate.sealing import LogKeys
 
     keys = LogKeys(ledger, loaded.settings.log, loaded.settings.gateway.data_dir)
-    with ledger.read() as conn:
-        size, unsealed = seals.size(conn), seals.count_unsealed(conn, gauges.AT_MOST)
-        newest = seals.newest_checkpoint(conn)
+    verify = "run 'notifygate log verify'"
+    try:
+        with ledger.read() as conn:
+            size, unsealed = seals.size(conn), seals.count_unsealed(conn, gauges.AT_MOST)
+            newest = seals.newest_checkpoint(conn)
+    except (KeyError, LedgerError):
+        found = "the seals of the send log are not what was written"
+        return Checked(what="proof", state=FAILED, found=found, advice=verify)
     signed = newest[0] if newest else 0
     found = (
         f"{output.counted(size, 'row')} of the send log sealed, {unsealed:,} not yet, signed up to {signed:,}"
@@ -164,7 +169,7 @@ def _proof(ledger: Ledger, loaded: Config) -> Checked:
     if not can_sign:
         advice = "the key is elsewhere: set log.key_file where this machine is to sign too"
         return Checked(what="proof", state=NOTE, found=found, advice=advice)
-    return Checked(what="proof", state=OK, found=found)
+    return Checked(what="proof", state=OK, found=found, advice=f"to see whether a row was altered, {verify}")
 
 
 def _broker(loaded: Config) -> Checked:

@@ -27,7 +27,7 @@ from notifygate import Gateway, LedgerError, NotFound
 from notifygate.audit.verification import Fault, Verification
 from notifygate.cli import main
 from notifygate.failpoints import FailPoint, armed
-from notifygate.ledger import journal, partitions, schema, seals
+from notifygate.ledger import gauges, journal, partitions, schema, seals
 from notifygate.ledger.journal import Kind, Row
 from notifygate.notes import Checkpoint, NoteError, Signer, new_private_key
 from notifygate.restoring import Restoration
@@ -539,6 +539,19 @@ class TestTampering:
             assert used.proofs.verify().sealed_late == 1
             return
         assert "seal_altered" in {fault for fault, _ in faults(used.proofs.verify())}
+
+    @ON_SQLITE
+    def test_with_the_last_seal_is_told_by_doctor_and_the_gauges(
+        self, used: Gateway, ledger_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        tamper(ledger_url, "UPDATE seals SET settled = 'x'")
+
+        assert main(["doctor", "--config", str(tmp_path / "notifygate.toml")]) == 1
+        assert "the seals of the send log are not what was written" in " ".join(
+            capsys.readouterr().out.split()
+        )
+        with used._runtime.ledger.read() as conn:
+            assert gauges.read(conn, used._runtime.clock()).unsealed == gauges.AT_MOST
 
     @ON_SQLITE
     @pytest.mark.parametrize(
