@@ -293,22 +293,25 @@ class Sealer:
             with self._ledger.begin() as conn:
                 if not seals.take_turn(conn, patiently=patiently):
                     return 0
-                return self._write(conn, seals.unsealed(conn, _AT_ONCE))
-        # Read and hashed before: nobody else can write meanwhile.
+                found = seals.unsealed(conn, _AT_ONCE)
+                if found.rows:
+                    self._add(conn, seals.prepare(conn, found))
+                return len(found.rows)
+        # All is computed before, for nobody else can write meanwhile.
         with self._ledger.read() as conn, seals.reading_anything(conn):
-            size, found = seals.size(conn), seals.unsealed(conn, _AT_ONCE)
-        if not found.rows:
-            return 0
+            found = seals.unsealed(conn, _AT_ONCE)
+            if not found.rows:
+                return 0
+            ready = seals.prepare(conn, found)
         with self._ledger.begin() as conn:
-            if seals.size(conn) != size:
+            if seals.size(conn) != ready.first_leaf:
                 raise LedgerConflict("another process has sealed rows just now")
-            return self._write(conn, found)
-
-    def _write(self, conn: sa.Connection, found: seals.Unsealed) -> int:
-        if found.rows:
-            seals.add(conn, found, self._clock())
-            reach(FailPoint.SEAL_WRITTEN)
+            self._add(conn, ready)
         return len(found.rows)
+
+    def _add(self, conn: sa.Connection, ready: seals.Ready) -> None:
+        seals.add(conn, ready, self._clock())
+        reach(FailPoint.SEAL_WRITTEN)
 
     def sign_all(self) -> Checkpoint | None:
         """Seal all that was committed before the call, and sign it; return what `checkpoint` does."""

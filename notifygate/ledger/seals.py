@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -214,45 +214,57 @@ def _complete_up_to(conn: sa.Connection, xmin: int | None, xmax: int | None) -> 
     return int(conn.execute(highest).scalar() or 0)
 
 
-def add(conn: sa.Connection, taken: Unsealed, now: datetime) -> int:
-    """Give rows the next places; return how many leaves there are then.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """A seal with all that is computed for it: the rows of `seals` and `tree_nodes`, but for the instant."""
 
-    Raises `IntegrityError` (at the end of the transaction's block a `LedgerConflict`) where another was quicker.
-    """
+    first_leaf: int
+    seal: Mapping[str, Any]
+    nodes: Sequence[Mapping[str, Any]]
+
+
+def prepare(conn: sa.Connection, taken: Unsealed) -> Ready:
+    """Compute the seal that gives rows the next places: it is as much work as reading them."""
     first = size(conn)
     hashes = [row.hash for row in taken.rows]
     positions = [row.position for row in taken.rows]
-    conn.execute(
-        sa.insert(seals).values(
-            first_leaf=first,
-            leaves=len(taken.rows),
-            lowest_position=min(positions),
-            highest_position=max(positions),
-            positions=orjson.dumps(positions).decode(),
-            hashes=b"".join(hashes),
-            sealed_at=now,
-            settled=taken.settled,
-            snapshot_end=taken.snapshot_end,
-        )
-    )
-    end = first + len(taken.rows)
-    _add_nodes(conn, first, end)
-    return end
+    seal = {
+        "first_leaf": first,
+        "leaves": len(hashes),
+        "lowest_position": min(positions),
+        "highest_position": max(positions),
+        "positions": orjson.dumps(positions).decode(),
+        "hashes": b"".join(hashes),
+        "settled": taken.settled,
+        "snapshot_end": taken.snapshot_end,
+    }
+    return Ready(first_leaf=first, seal=seal, nodes=_new_nodes(conn, first, hashes))
 
 
-def _add_nodes(conn: sa.Connection, old: int, new: int) -> None:
-    """Keep the roots of the subtrees that are whole now and were not before."""
-    level = TILE_LEVEL
+def add(conn: sa.Connection, ready: Ready, now: datetime) -> None:
+    """Add a seal.
+
+    Raises `IntegrityError` (at the end of the transaction's block a `LedgerConflict`) where another was quicker.
+    """
+    conn.execute(sa.insert(seals).values(sealed_at=now, **ready.seal))
+    if ready.nodes:
+        conn.execute(sa.insert(tree_nodes), ready.nodes)
+
+
+def _new_nodes(conn: sa.Connection, old: int, hashes: Sequence[bytes]) -> list[dict[str, Any]]:
+    """The roots of the subtrees that are whole with leaves added to `old` ones, and were not before."""
+    nodes: list[dict[str, Any]] = []
+    new, level = old + len(hashes), TILE_LEVEL
     while new >> level:
         first, end = old >> level, new >> level
-        below = _level(conn, level - TILE_LEVEL, first << TILE_LEVEL, (end - first) << TILE_LEVEL)
-        nodes = [
-            {"level": level, "number": number, "hash": fold(below[_TILE * index : _TILE * (index + 1)])}
-            for index, number in enumerate(range(first, end))
-        ]
-        if nodes:
-            conn.execute(sa.insert(tree_nodes), nodes)
+        start, known = first << TILE_LEVEL, old >> (level - TILE_LEVEL)
+        hashes = [*_level(conn, level - TILE_LEVEL, start, known - start), *hashes] if end > first else []
+        hashes = [fold(hashes[_TILE * index : _TILE * (index + 1)]) for index in range(end - first)]
+        nodes += (
+            {"level": level, "number": number, "hash": root} for number, root in enumerate(hashes, first)
+        )
         level += TILE_LEVEL
+    return nodes
 
 
 def tree(conn: sa.Connection) -> Tree:
