@@ -243,7 +243,7 @@ class TestSealing:
 
 class TestTampering:
     def test_with_a_row_is_named(self, used: Gateway, ledger_url: str) -> None:
-        tamper(ledger_url, "UPDATE ledger SET outcome = 'allow' WHERE position = 5")
+        tamper(ledger_url, "UPDATE ledger SET outcome = 'other' WHERE position = 5")
 
         assert faults(used.proofs.verify()) == [("altered", 5)]
 
@@ -293,7 +293,7 @@ class TestTampering:
     ) -> None:
         """Whoever computes the hash anew fails at the first checkpoint that was signed after it."""
         with intruder(ledger_url) as conn:
-            conn.execute(sa.text("UPDATE ledger SET outcome = 'allow' WHERE position = 7"))
+            conn.execute(sa.text("UPDATE ledger SET outcome = 'other' WHERE position = 7"))
             first, places, hashes = conn.execute(
                 sa.text(
                     "SELECT first_leaf, positions, hashes FROM seals ORDER BY first_leaf LIMIT 1 OFFSET 1"
@@ -455,7 +455,7 @@ class TestTampering:
         with intruder(ledger_url) as conn:
             for table in ("seals", "checkpoints", "tree_nodes"):
                 conn.execute(sa.text(f"DELETE FROM {table}"))
-            conn.execute(sa.text("UPDATE ledger SET outcome = 'allow' WHERE position = 2"))
+            conn.execute(sa.text("UPDATE ledger SET outcome = 'other' WHERE position = 2"))
 
         with pytest.raises(LedgerError, match="not those that were signed"):
             used.proofs.checkpoint()
@@ -582,7 +582,7 @@ class TestTampering:
         tamper(ledger_url, statement)
         assert found in {fault for fault, _ in faults(used.proofs.verify())}
 
-        tamper(ledger_url, "UPDATE ledger SET outcome = 'allow' WHERE position = 7")
+        tamper(ledger_url, "UPDATE ledger SET outcome = 'other' WHERE position = 7")
         seen = faults(used.proofs.verify())
         assert found in {fault for fault, _ in seen}
         assert ("altered", 7) in seen
