@@ -243,7 +243,8 @@ class Sealer:
         """
         total = 0
         while True:
-            size = self._size()
+            with self._ledger.read() as conn:
+                size = _size(conn)
             try:
                 with self._turn_on_this_machine(patiently) as is_ours:
                     while is_ours and (count := self._seal_some(patiently)):
@@ -251,22 +252,15 @@ class Sealer:
                         if count < _AT_ONCE:
                             break
             except LedgerConflict:
-                if (
-                    self._size() == size
-                ):  # nobody was quicker: what is there already was not written by a sealer
+                with self._ledger.read() as conn:
+                    is_stuck = _size(conn) == size
+                if is_stuck:  # nobody was quicker: what is there already was not written by a sealer
                     raise LedgerError(_INCOMPLETE) from None
                 if patiently:
                     continue
             except KeyError:
                 raise LedgerError(_INCOMPLETE) from None
             return total
-
-    def _size(self) -> int:
-        with self._ledger.read() as conn:
-            try:
-                return seals.size(conn)
-            except KeyError:
-                raise LedgerError(_INCOMPLETE) from None
 
     @contextmanager
     def _turn_on_this_machine(self, patiently: bool) -> Iterator[bool]:
@@ -339,9 +333,8 @@ class Sealer:
         None where nothing is sealed yet, or where this machine has no key and no other has signed. Raises
         `LedgerError` where the tree is not the one that the last checkpoint is of: that is never signed.
         """
-        size = self._size()
         with self._ledger.read() as conn:
-            newest = seals.newest_checkpoint(conn)
+            newest, size = seals.newest_checkpoint(conn), _size(conn)
         if newest is not None:
             of_size, note, made_at = newest
             age = to_micros(self._clock()) - made_at
@@ -394,3 +387,11 @@ class Sealer:
             logger.warning(
                 "log_not_signed_here", extra={"error": "the key is not on this machine: set log.key_file"}
             )
+
+
+def _size(conn: sa.Connection) -> int:
+    """How many leaves there are. Raises `LedgerError` where the last seal is not whole."""
+    try:
+        return seals.size(conn)
+    except KeyError:
+        raise LedgerError(_INCOMPLETE) from None

@@ -159,7 +159,7 @@ class Log:
             progress=progress,
         )
 
-    def check_export(self, manifest: str | Path, *, progress: Progress | None = None) -> Checked:
+    def check_export(self, manifest: str | Path, *, progress: Progress = lambda done, of: None) -> Checked:
         """Read an export again: is it what its manifest says, and is each row what the send log has sealed?
 
         The log is verified as well, against the checkpoint in the manifest; `progress` is told of that. Raises
@@ -170,9 +170,8 @@ class Log:
         if not found.is_whole:
             return found
         checkpoint = checkpoint_of(path)
-        verified = Proofs(self._runtime).verify(
-            checkpoints=[checkpoint] if checkpoint else [], progress=progress or (lambda done, of: None)
-        )
+        checkpoints = [checkpoint] if checkpoint else []
+        verified = Proofs(self._runtime).verify(checkpoints=checkpoints, progress=progress)
         if not verified.is_intact:
             problem = (
                 "the send log itself is not intact, or not that of the manifest: see 'notifygate log verify'"

@@ -279,6 +279,7 @@ def _copy(
 
 
 def arrow() -> tuple[Any, Any]:
+    """The modules `pyarrow` and `pyarrow.parquet`. Raises `ExportError` where they are not installed."""
     try:
         import pyarrow
         from pyarrow import parquet

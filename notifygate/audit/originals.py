@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -18,21 +19,16 @@ _CONSENT = b'"kind":"consent"'
 _POLICY = re.compile(rb',"policy":"([0-9a-f]{64})",')
 
 
+@dataclass(slots=True)
 class Tally:
     """Of which ids a collection is, whatever their order, in a few bytes."""
 
-    def __init__(self) -> None:
-        self._sum = 0
-        self._count = 0
+    sum: int = 0
+    count: int = 0
 
     def add(self, name: str) -> None:
-        self._sum += int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
-        self._count += 1
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Tally) and (self._sum, self._count) == (other._sum, other._count)
-
-    __hash__ = None  # type: ignore[assignment]  # it changes
+        self.sum += int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest())
+        self.count += 1
 
 
 def policies_named(forms: Iterable[bytes]) -> Iterator[str]:

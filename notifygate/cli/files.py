@@ -16,9 +16,14 @@ def check(path: Path, *, force: bool) -> None:
     if path.is_dir():
         raise CommandError(f"{path} is a folder; name a file")
     if path.exists() and not force:
-        raise CommandError(f"{path} is there already; choose another name, or say --force")
+        raise there_already(path)
     if not path.parent.is_dir():
         raise CommandError(f"{path} cannot be written: there is no folder {path.parent}")
+
+
+def there_already(path: Path) -> CommandError:
+    """What to raise where a file would be overwritten."""
+    return CommandError(f"{path} is there already; choose another name, or say --force")
 
 
 def write(path: Path, text: str, *, force: bool, is_private: bool = False) -> None:

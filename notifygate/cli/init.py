@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from notifygate.cli import output
+from notifygate.cli.files import there_already
 from notifygate.cli.options import ConfigPath
 from notifygate.cli.output import CommandError
 
@@ -34,7 +35,7 @@ def init(
     try:
         _write(target, TEMPLATE, replace=force)
     except FileExistsError as error:
-        raise CommandError(f"{target} is there already; choose another name, or say --force") from error
+        raise there_already(target) from error
     except OSError as error:
         raise CommandError(f"{target} cannot be written: {error.strerror or type(error).__name__}") from error
     aside = "" if target == Path("notifygate.toml") else f" --config {target}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from notifygate.cli.files import there_already
 from notifygate.cli.output import CommandError
 from notifygate.cli.records import Fault, Record
 
@@ -35,9 +36,7 @@ class Rejects:
                 handle = os.open(self._path, os.O_WRONLY | os.O_CREAT | self._how, 0o600)
                 os.fchmod(handle, 0o600)  # one that was there may have been readable for all
             except FileExistsError as error:
-                raise CommandError(
-                    f"{self._path} is there already; choose another name, or say --force"
-                ) from error
+                raise there_already(self._path) from error
             except OSError as error:
                 raise _cannot_be_written(self._path, error) from error
             self._file = os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="")

@@ -14,7 +14,6 @@ import sqlalchemy as sa
 from notifygate.ledger import rows, searching
 from notifygate.ledger.database import Ledger
 from notifygate.ledger.schema import (
-    IS_RARE_SQL,
     NO_STEP_SQL,
     ledger,
     messages,
@@ -121,13 +120,6 @@ def of_message(conn: sa.Connection, message_id: str) -> list[Row]:
     """All rows about one message, oldest first."""
     query = sa.select(ledger).where(ledger.c.message_id == message_id).order_by(ledger.c.position)
     return [_from_columns(row) for row in conn.execute(query)]
-
-
-def of_kind(conn: sa.Connection, kind: Kind) -> Iterator[Row]:
-    """All rows of one of the rare kinds, oldest first."""
-    query = sa.select(ledger).where(sa.text(IS_RARE_SQL), ledger.c.kind == kind.value)
-    for row in conn.execute(query.order_by(ledger.c.position)):
-        yield _from_columns(row)
 
 
 def search(

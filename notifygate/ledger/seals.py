@@ -355,9 +355,7 @@ def leaves_of(conn: sa.Connection, runs: Sequence[tuple[int, int]]) -> list[tupl
         return []
     starts = [first for first, _ in runs]
     found: list[tuple[int, int]] = []
-    query = _SEALS.where(seals.c.highest_position >= runs[0][0], seals.c.lowest_position <= runs[-1][1])
-    for row in conn.execute(query.order_by(seals.c.first_leaf)):
-        seal = _seal(row)
+    for seal in _reaching_into(conn, runs[0][0], runs[-1][1]):
         for leaf, position in enumerate(seal.positions, seal.first_leaf):
             place = bisect_right(starts, position) - 1
             if place < 0 or position > runs[place][1]:
@@ -372,13 +370,19 @@ def leaves_of(conn: sa.Connection, runs: Sequence[tuple[int, int]]) -> list[tupl
 def hashes_at(conn: sa.Connection, positions: Sequence[int]) -> dict[int, bytes]:
     """The hashes of those of some positions, in order, that have a place. Raises `KeyError` for a seal not whole."""
     wanted = set(positions)
-    query = _SEALS.where(seals.c.highest_position >= positions[0], seals.c.lowest_position <= positions[-1])
     return {
         position: seal.hash_of(index)
-        for seal in map(_seal, conn.execute(query))
+        for seal in _reaching_into(conn, positions[0], positions[-1])
         for index, position in enumerate(seal.positions)
         if position in wanted
     }
+
+
+def _reaching_into(conn: sa.Connection, lowest: int, highest: int) -> Iterator[Seal]:
+    """The seals that may hold rows at positions from one to another, in order. Raises `KeyError` as `_seal` does."""
+    query = _SEALS.where(seals.c.highest_position >= lowest, seals.c.lowest_position <= highest)
+    for row in conn.execute(query.order_by(seals.c.first_leaf)):
+        yield _seal(row)
 
 
 def rows_between(conn: sa.Connection, lowest: int, highest: int) -> Iterator[SealedRow]:
@@ -447,10 +451,9 @@ def newest_checkpoint(conn: sa.Connection) -> tuple[int, str, int] | None:
     return (row.size, row.note, row.made_at) if row else None
 
 
-def all_checkpoints(conn: sa.Connection, *, after_size: int = -1) -> Iterator[tuple[Any, Any, Any]]:
+def all_checkpoints(conn: sa.Connection) -> Iterator[tuple[Any, Any, Any]]:
     """Checkpoints in order, as the table has them: size, note, and when they were made in microseconds since 1970."""
-    query = _CHECKPOINTS.where(checkpoints.c.size > after_size).order_by(checkpoints.c.size)
-    for row in conn.execute(query):
+    for row in conn.execute(_CHECKPOINTS.order_by(checkpoints.c.size)):
         yield row.size, row.note, row.made_at
 
 
