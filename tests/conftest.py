@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -23,27 +22,12 @@ from support.redis_server import RedisServer
 from support.sinks import MailSink, SmsSink
 
 from notifygate import Gateway
-from notifygate.ledger import database
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes longest in one piece, so that nothing else waits for it at the end."""
     first = ("test_stateful.py", "test_benchmarks.py", "test_soak.py")
     items.sort(key=lambda item: item.path.name not in first)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _no_power_cuts() -> Iterator[None]:
-    """The tests pull no power cords, so what this process commits need not reach the disk. Other processes' does."""
-    set_up = database._set_up_sqlite
-
-    def set_up_for_speed(connection: sqlite3.Connection, record: object) -> None:
-        set_up(connection, record)
-        connection.execute("PRAGMA synchronous = OFF")
-
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(database, "_set_up_sqlite", set_up_for_speed)
-        yield
 
 
 @pytest.fixture(autouse=True)
