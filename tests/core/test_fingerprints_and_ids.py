@@ -10,6 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from notifygate import ids
 from notifygate.fingerprint import Fingerprints, normalised
 from notifygate.ids import new_id
 
@@ -51,24 +52,36 @@ def test_what_readers_do_notice_is_kept(other: str) -> None:
 
 
 def test_ids_are_unique_and_sort_by_the_time_they_were_made() -> None:
-    assert len({new_id("msg") for _ in range(10_000)}) == 10_000
-    made = []
-    for _ in range(5):
-        made.append(new_id("msg"))
-        time.sleep(0.002)
+    made = [new_id("msg") for _ in range(10_000)]
+
+    assert len(set(made)) == 10_000
     assert made == sorted(made)
     assert re.fullmatch(r"msg_[0-9a-f]{32}", made[0])
+
+
+def test_ids_sort_in_the_order_of_their_making_where_the_clock_stands_still_or_is_set_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = time.time_ns()
+    monkeypatch.setattr(ids, "_pool", ids._Pool())
+    times = iter([now, now, now, now - 5_000_000, now + 1, now + 3_000_000])
+    monkeypatch.setattr(time, "time_ns", lambda: next(times))
+
+    made = [new_id("msg") for _ in range(6)]
+
+    assert made == sorted(made)
+    assert len(set(made)) == 6
 
 
 def test_a_forked_process_makes_other_ids_than_its_parent() -> None:
     new_id("msg")  # from here on there are random bytes at hand
     read, write = os.pipe()
     if (child := os.fork()) == 0:
-        os.write(write, "".join(new_id("msg")[-20:] for _ in range(50)).encode())
+        os.write(write, "".join(new_id("msg")[-15:] for _ in range(50)).encode())
         os._exit(0)
     os.waitpid(child, 0)
     told = os.read(read, 1_000).decode()
-    theirs = {told[start : start + 20] for start in range(0, len(told), 20)}
+    theirs = {told[start : start + 15] for start in range(0, len(told), 15)}
 
     assert len(theirs) == 50
-    assert theirs.isdisjoint({new_id("msg")[-20:] for _ in range(200)})
+    assert theirs.isdisjoint({new_id("msg")[-15:] for _ in range(200)})
