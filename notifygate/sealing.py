@@ -288,20 +288,20 @@ class Sealer:
                 if not seals.take_turn(conn, patiently=patiently):
                     return 0
                 found = seals.unsealed(conn, _AT_ONCE)
-                if found.rows:
+                if found.positions:
                     self._add(conn, seals.prepare(conn, found))
-                return len(found.rows)
+                return len(found.positions)
         # All is computed before, for nobody else can write meanwhile.
-        with self._ledger.read() as conn, seals.reading_anything(conn):
+        with self._ledger.read() as conn:
             found = seals.unsealed(conn, _AT_ONCE)
-            if not found.rows:
+            if not found.positions:
                 return 0
             ready = seals.prepare(conn, found)
         with self._ledger.begin() as conn:
             if seals.size(conn) != ready.first_leaf:
                 raise LedgerConflict("another process has sealed rows just now")
             self._add(conn, ready)
-        return len(found.rows)
+        return len(found.positions)
 
     def _add(self, conn: sa.Connection, ready: seals.Ready) -> None:
         seals.add(conn, ready, self._clock())

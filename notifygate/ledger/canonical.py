@@ -11,6 +11,7 @@ sealing nor pass for another.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import orjson
@@ -24,8 +25,12 @@ COLUMNS = tuple(sorted(str(column.name) for column in ledger.columns))
 # Numbers that are not whole: orjson may write them otherwise. A text that looks like one only costs time. Three, each
 # with a beginning of its own, are found several times as fast as all at once.
 _FRACTIONS = tuple(re.compile(start + rb"-?\d+[.eE]").search for start in (rb'":', rb"\[", rb","))
+# The same where all that a number may begin with was made one digit: so much less begins like this that all is found
+# in a third of the time.
+_ALIKE = bytes.maketrans(b"-123456789E", b"0" * 10 + b"e")
+_FRACTIONS_ALIKE = tuple(re.compile(start + rb"0*[.e]").search for start in (rb'":0', rb"\[0", rb",0"))
+_SPACED, _BEGINNING = '": ', 100  # what others write where the gateway writes no space, and where one is seen
 _ODD = b"odd row: "
-_NUMBERS = ("at", "position")
 
 
 class _Columns(Protocol):
@@ -41,14 +46,41 @@ def canonical(row: _Columns) -> bytes:
         return _ODD + ascii(sorted(shown.items())).encode()
 
 
+def canonical_of_ours(values: Sequence[Any]) -> bytes:
+    """The canonical form of a row that the gateway wrote, given by its `COLUMNS` in order, in half the time.
+
+    It writes bodies in their canonical form, which therefore are not parsed. A row that somebody else put in may so get
+    another form than `canonical` gives it, and does not pass for one of the gateway's.
+    """
+    shown = dict(zip(COLUMNS, values, strict=True))
+    try:
+        _check_numbers(shown)
+        if _SPACED in shown["body"][:_BEGINNING]:
+            return canonical(shown)
+        written = orjson.dumps({**shown, "body": orjson.Fragment(shown["body"])})
+    except (TypeError, ValueError):
+        return canonical(shown)
+    if not written.isascii() or _has_fraction(written.translate(_ALIKE), _FRACTIONS_ALIKE):
+        return canonical(shown)
+    return written
+
+
+def _check_numbers(row: dict[str, Any]) -> None:
+    if type(row["at"]) is not int or type(row["position"]) is not int:
+        raise TypeError("at and position are whole numbers")
+
+
+def _has_fraction(written: bytes, searches: Sequence[Callable[[bytes], object]]) -> bool:
+    in_object, in_list, in_list_later = searches
+    return bool(in_object(written) or in_list(written) or in_list_later(written))
+
+
 def _canonical(row: dict[str, Any]) -> bytes:
     """Raises `TypeError` or `ValueError` for what is no row as the gateway writes it: SQLite keeps anything."""
-    for name in _NUMBERS:
-        if type(row[name]) is not int:
-            raise TypeError(name)
+    _check_numbers(row)
     shown = {**row, "body": orjson.loads(row["body"])}
     written = orjson.dumps(shown, option=orjson.OPT_SORT_KEYS)
-    if written.isascii() and not any(search(written) for search in _FRACTIONS):
+    if written.isascii() and not _has_fraction(written, _FRACTIONS):
         return written
     try:
         return rfc8785.dumps(shown)

@@ -109,7 +109,7 @@ class Query:
         }
 
     def __call__(self, conn: sa.Connection, **values: Any) -> list[Any]:
-        """Ask with a value for each parameter: a datetime, a text, or texts for one that is `listed`.
+        """Ask with a value for each parameter: a datetime, a number, a text, or texts for one that is `listed`.
 
         Returns rows with a value for each column, in order. A fault of the database is a `DBAPIError`.
         """
@@ -144,7 +144,7 @@ _READERS: Mapping[type, Callable[[Any], Any]] = {Instant: from_micros, sa.Boolea
 def _told(value: Any) -> Any:
     if isinstance(value, datetime):
         return to_micros(value)
-    return value if isinstance(value, str) else _listing(value)
+    return value if isinstance(value, str | int) else _listing(value)
 
 
 def _listing(values: Iterable[Any]) -> str:

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from notifygate.errors import LedgerError
 from notifygate.ledger import rows
-from notifygate.ledger.canonical import COLUMNS, canonical
+from notifygate.ledger.canonical import COLUMNS, canonical, canonical_of_ours
 from notifygate.ledger.schema import IS_RARE_SQL, Instant, checkpoints, keys, ledger, seals, tree_nodes
 from notifygate.merkle import HASH_BYTES, Tree, fold, leaf_hash
 
@@ -32,9 +32,20 @@ _LOCK = 7_239_501_122  # any fixed number: the PostgreSQL advisory lock of whoev
 _VERIFIER = "log_verifier_"
 _FIRST_VERIFIER = f"{_VERIFIER}0"
 _LIKELY = 4
-_ROW = tuple(
+_ROW: tuple[sa.Label[Any], ...] = tuple(
     sa.type_coerce(ledger.c[name], sa.BigInteger if name in ("at", "position") else sa.Text).label(name)
     for name in COLUMNS
+)
+
+_AT_POSITION = COLUMNS.index("position")
+_ROWS_BETWEEN = rows.Query(
+    sa.select(*_ROW).where(ledger.c.position.between(sa.bindparam("lowest"), sa.bindparam("highest")))
+)
+_POSITIONS_AFTER = rows.Query(
+    sa.select(ledger.c.position)
+    .where(ledger.c.position > sa.bindparam("position"))
+    .order_by(ledger.c.position)
+    .limit(sa.bindparam("limit", type_=sa.Integer()))
 )
 
 
@@ -129,9 +140,10 @@ def size(conn: sa.Connection) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unsealed:
-    """Rows that have no place yet, in the order of their positions, and what is to be noted with their seal."""
+    """Rows that have no place yet, in order: their positions and hashes, and what is to be noted with their seal."""
 
-    rows: tuple[SealedRow, ...]
+    positions: tuple[int, ...]
+    hashes: tuple[bytes, ...]
     settled: int
     snapshot_end: int | None
 
@@ -142,19 +154,31 @@ def unsealed(conn: sa.Connection, limit: int) -> Unsealed:
     known = _positions_above(conn, floor)
     xmin, xmax = _snapshot(conn)
     complete = _complete_up_to(conn, xmin, xmax)
-    query = sa.select(ledger.c.position).where(ledger.c.position > floor).order_by(ledger.c.position)
-    there = conn.execute(query.limit(limit + len(known))).scalars()
-    positions = [position for position in there if position not in known][:limit]
+    there = _POSITIONS_AFTER(conn, position=floor, limit=limit + len(known))
+    wanted = [position for (position,) in there if position not in known][:limit]
     # Not all from the floor on: those that have a place already need not be read again.
-    wanted = set(positions)
-    between = rows_between(conn, positions[0], positions[-1]) if positions else ()
-    found = sorted((row for row in between if row.position in wanted), key=lambda row: row.position)
-    highest = max(positions, default=floor)
+    found = _forms_of_ours(conn, wanted) if wanted else {}
+    positions = tuple(sorted(found))
+    highest = max(wanted, default=floor)
     # With this seal, all rows up to the last of a full one have a place, or all that there are.
     settled = highest if complete is None else max(floor, complete)
     if len(found) == limit:
         settled = min(settled, highest)
-    return Unsealed(rows=tuple(found), settled=settled, snapshot_end=xmax)
+    hashes = tuple(leaf_hash(found[position]) for position in positions)
+    return Unsealed(positions=positions, hashes=hashes, settled=settled, snapshot_end=xmax)
+
+
+def _forms_of_ours(conn: sa.Connection, positions: Sequence[int]) -> dict[int, bytes]:
+    """The canonical forms of the rows at some positions, given in order."""
+    wanted = set(positions)
+    try:
+        between = _ROWS_BETWEEN(conn, lowest=positions[0], highest=positions[-1])
+    except sa.exc.OperationalError:
+        if conn.dialect.name != "sqlite":
+            raise
+        with reading_anything(conn):
+            between = _ROWS_BETWEEN(conn, lowest=positions[0], highest=positions[-1])
+    return {row[_AT_POSITION]: canonical_of_ours(row) for row in between if row[_AT_POSITION] in wanted}
 
 
 def count_unsealed(conn: sa.Connection, at_most: int) -> int:
@@ -226,19 +250,17 @@ class Ready:
 def prepare(conn: sa.Connection, taken: Unsealed) -> Ready:
     """Compute the seal that gives rows the next places: it is as much work as reading them."""
     first = size(conn)
-    hashes = [row.hash for row in taken.rows]
-    positions = [row.position for row in taken.rows]
     seal = {
         "first_leaf": first,
-        "leaves": len(hashes),
-        "lowest_position": min(positions),
-        "highest_position": max(positions),
-        "positions": orjson.dumps(positions).decode(),
-        "hashes": b"".join(hashes),
+        "leaves": len(taken.hashes),
+        "lowest_position": taken.positions[0],
+        "highest_position": taken.positions[-1],
+        "positions": orjson.dumps(taken.positions).decode(),
+        "hashes": b"".join(taken.hashes),
         "settled": taken.settled,
         "snapshot_end": taken.snapshot_end,
     }
-    return Ready(first_leaf=first, seal=seal, nodes=_new_nodes(conn, first, hashes))
+    return Ready(first_leaf=first, seal=seal, nodes=_new_nodes(conn, first, taken.hashes))
 
 
 def add(conn: sa.Connection, ready: Ready, now: datetime) -> None:
@@ -387,9 +409,8 @@ def _reaching_into(conn: sa.Connection, lowest: int, highest: int) -> Iterator[S
 
 def rows_between(conn: sa.Connection, lowest: int, highest: int) -> Iterator[SealedRow]:
     """The rows at positions from one to another, as the tree sees them."""
-    query = sa.select(*_ROW).where(ledger.c.position >= lowest, ledger.c.position <= highest)
-    for row in conn.execute(query):
-        yield _sealed_row(row._mapping)
+    for values in _ROWS_BETWEEN(conn, lowest=lowest, highest=highest):
+        yield _sealed_row(dict(zip(COLUMNS, values, strict=True)))
 
 
 def rows_at(conn: sa.Connection, positions: Sequence[int]) -> Iterator[SealedRow]:
@@ -505,6 +526,6 @@ def _positions(text: Any, first_leaf: int) -> list[int]:
     return list(found)
 
 
-def _sealed_row(row: sa.RowMapping) -> SealedRow:
+def _sealed_row(row: Mapping[str, Any] | sa.RowMapping) -> SealedRow:
     at = row["at"]
     return SealedRow(position=int(row["position"]), at=at if isinstance(at, int) else 0, data=canonical(row))
