@@ -35,6 +35,9 @@ class Sender:
     sms: str | None = None
 
 
+_NO_SENDER = Sender()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What changes how messages travel, but no decision: servers, channels, tries, senders, added lines.
@@ -59,7 +62,7 @@ class Settings:
 
     def sender(self, merchant: str, channel: Channel | str) -> str | None:
         """Under what name a merchant sends on a channel; None if it cannot, or is not known."""
-        found = self.senders.get(merchant, Sender())
+        found = self.senders.get(merchant, _NO_SENDER)
         return found.email if Channel(channel) is Channel.EMAIL else found.sms
 
     def footer(self, language: str | None = None) -> str:

@@ -23,7 +23,7 @@ def to_micros(at: datetime) -> int:
 
 def from_micros(micros: int) -> datetime:
     """The aware datetime, in UTC, of that many microseconds since 1970."""
-    return _EPOCH + timedelta(microseconds=micros)
+    return _EPOCH + _MICROSECOND * micros
 
 
 class Instant(TypeDecorator[datetime]):

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from notifygate.consent import ConsentRecord
 from notifygate.ledger import consents, purchases, rows, suppressions
-from notifygate.ledger.schema import COUNTED_SQL, reservations
+from notifygate.ledger.schema import COUNTED_SQL, from_micros, reservations, to_micros
 from notifygate.policy import PurposeClass
 from notifygate.snapshot import Ask, Handover, PurchaseFacts, Snapshot, Suppression
 
@@ -24,7 +24,7 @@ _HANDOVERS = rows.Query(
         reservations.c.purpose_class,
         reservations.c.channel,
         reservations.c.dedupe_key,
-        reservations.c.reserved_at,
+        sa.type_coerce(reservations.c.reserved_at, sa.BigInteger),
     )
     .where(
         rows.is_among(reservations.c.contact_point_id, rows.listed("points")),
@@ -33,6 +33,7 @@ _HANDOVERS = rows.Query(
     )
     .order_by(reservations.c.reserved_at, reservations.c.attempt_id)
 )
+_CLASSES = {one.value: one for one in PurposeClass}
 
 
 @dataclass(slots=True, kw_only=True)
@@ -79,7 +80,9 @@ def load(
 def _handovers(
     conn: sa.Connection, contact_point_ids: Collection[str], since: datetime, now: datetime
 ) -> dict[str, list[Handover]]:
+    # Of these there may be hundreds for one message, so that each is made with as little as can be.
     found: defaultdict[str, list[Handover]] = defaultdict(list)
+    latest = to_micros(now)
     known = _HANDOVERS(conn, points=contact_point_ids, since=since)
     for point_id, message_id, merchant, purpose, kind, channel, dedupe_key, reserved_at in known:
         found[point_id].append(
@@ -87,10 +90,10 @@ def _handovers(
                 message_id=message_id,
                 merchant=merchant,
                 purpose=purpose,
-                purpose_class=PurposeClass(kind),
+                purpose_class=_CLASSES[kind],
                 channel=channel,
                 dedupe_key=dedupe_key,
-                at=min(reserved_at, now),
+                at=from_micros(min(reserved_at, latest)),
             )
         )
     return found

@@ -109,7 +109,7 @@ def _about_confirmation(
 
 
 def _permitted(event: ConsentRecord) -> Finding:
-    since = f"{event.occurred_at:%Y-%m-%d}"
+    since = event.occurred_at.date().isoformat()
     evidence = {
         "event": event.event_id,
         "party": event.party,
