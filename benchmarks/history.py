@@ -44,7 +44,7 @@ _RANDOM = random.Random(1)
 class Past:
     """What to write: persons with consent, and messages to them, each to as many, in turns, over a span that ends now.
 
-    Persons are numbered from `first_person`.
+    Persons are numbered from `first_person`. What is not `logged` has no rows in the send log, which no worker reads.
     """
 
     persons: int
@@ -52,6 +52,7 @@ class Past:
     state: State = "sent"
     span: timedelta = timedelta(days=150)
     first_person: int = 0
+    logged: bool = True
 
     @property
     def rows(self) -> int:
@@ -62,7 +63,7 @@ class Past:
 
 def write(stage: Stage, database: Database, past: Past, *, is_sealed: bool = True) -> None:
     """Write a past into a ledger that nobody is connected to, and leave it as it is after a while in service."""
-    pattern = read_pattern(stage, database, past.state)
+    pattern = read_pattern(stage, database, past)
     ledger = Ledger(database.url)
     try:
         ledger.prepare()
@@ -99,9 +100,9 @@ class Pattern:
     message_offsets: frozenset[int]
 
 
-def read_pattern(stage: Stage, database: Database, state: State) -> Pattern:
+def read_pattern(stage: Stage, database: Database, past: Past) -> Pattern:
     """Let the gateway write about one person and one message, and see what that leaves."""
-    scratch = stage.prepared(database.kind)
+    scratch, state = stage.prepared(database.kind), past.state
     purpose = DIGEST if state == "deferred" else NEWSLETTER
     clock: Callable[[], datetime] | None = (lambda: _A_TUESDAY) if state == "deferred" else None
     try:
@@ -120,7 +121,7 @@ def read_pattern(stage: Stage, database: Database, state: State) -> Pattern:
         rows = {
             table: [row for row in found if row not in before[table]]
             for table, found in _contents(scratch).items()
-            if table not in _OWN_TABLES
+            if table not in _OWN_TABLES and (past.logged or table != "ledger")
         }
     finally:
         stage.drop(scratch)

@@ -33,6 +33,7 @@ def measure(stage: Stage, kind: Kind, size: Size, tell: Callable[[str], None]) -
         state="deferred",
         span=timedelta(hours=1),
         first_person=persons,
+        logged=False,
     )
     history.write(stage, database, waiting)
     with_mb = _peak_mb(stage, database, size, persons)
