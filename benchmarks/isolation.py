@@ -81,6 +81,7 @@ def _beside_a_campaign(
         # Not before: workers would take the campaign off the queue as fast as it gets there.
         workers = opened.enter_context(running(stage, GATE, config))
         watch = opened.enter_context(watching(database.url))
+        _latencies(gate, watch, workers, persons, _WARM_UP, size.services_every_s)
         before, began = watch.count_accepted(), time.perf_counter()
         found = _latencies(
             gate, watch, workers, persons, size.services, size.services_every_s, watch.is_campaign_due

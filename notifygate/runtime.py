@@ -231,7 +231,10 @@ class Runtime:
             # Taken up anew for each group, so that a changed config counts for the next.
             with self._in_use() as parts:
                 rests = parts.delivery.rests
-                batch, left = left[: parts.group_size], left[parts.group_size :]
+                size = parts.group_size
+                if not is_urgent:
+                    size = parts.turns.at_once(size)
+                batch, left = left[:size], left[size:]
                 with rests.trials() as trials:
                     decided = parts.turns.take(
                         ended, batch, is_urgent=is_urgent, without=rests.resting() - trials, one_of=trials

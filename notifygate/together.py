@@ -44,8 +44,8 @@ class Together(Generic[Load, Result]):
     """Calls `do` with the loads of all threads that wait, and gives each thread the result of its own. Safe to share.
 
     A load is what one thread brings. `do` takes several and returns a result for each, in order; their lengths add up
-    to `at_most`, unless one alone is longer. It does all or nothing. `then` is called once with what was done, and is
-    not done again, whatever becomes of it.
+    to `at_most`, or to what that is `narrowed` to at the moment, unless one alone is longer. It does all or nothing.
+    `then` is called once with what was done, and is not done again, whatever becomes of it.
 
     A ledger that cannot be reached is asked once: the error is raised in all threads. After any other error each thread
     does its own load by itself, so that a message that is at fault, or that has to wait, holds no other.
@@ -56,11 +56,13 @@ class Together(Generic[Load, Result]):
         do: Callable[[Sequence[Load]], Sequence[Result]],
         *,
         at_most: int,
+        narrowed: Callable[[int], int] = lambda at_most: at_most,
         then: Callable[[Sequence[Load], Sequence[Result]], object] = lambda loads, results: None,
     ) -> None:
         self._do = do
         self._then = then
         self._at_most = at_most
+        self._narrowed = narrowed
         self._begin()
         known = weakref.ref(self)
 
@@ -134,8 +136,8 @@ class Together(Generic[Load, Result]):
     def _gather(self, call: _Call[Load, Result]) -> None:
         expected = max(self._sizes)
         self._state.wait_for(lambda: len(self._waiting) >= expected, timeout=_LINGER_S)
-        total = 0
-        while self._waiting and (not call.group or total + len(self._waiting[0].load) <= self._at_most):
+        total, at_most = 0, self._narrowed(self._at_most)
+        while self._waiting and (not call.group or total + len(self._waiting[0].load) <= at_most):
             total += len(self._waiting[0].load)
             call.group.append(self._waiting[0])
             self._waiting.popleft()

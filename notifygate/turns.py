@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -19,6 +20,8 @@ from notifygate.ledger.database import Ledger
 from notifygate.together import Together
 
 _AT_ONCE = 100
+# Where one writes at a time: so few that a login code waits for little, and so many that a campaign gets on.
+_AT_ONCE_BESIDE_URGENT = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,8 +50,12 @@ class Turns:
         self._gate = gate
         self._delivery = delivery
         # Two, so that a login code waits for no campaign: it shares its transaction with other service messages only.
-        self._urgent = Together(self._take_all, then=self._tell, at_most=_AT_ONCE)
-        self._other = Together(self._take_all, then=self._tell, at_most=_AT_ONCE)
+        self._urgent = Together(partial(self._take_all, is_urgent=True), then=self._tell, at_most=_AT_ONCE)
+        self._other = Together(self._take_all, then=self._tell, at_most=_AT_ONCE, narrowed=self.at_once)
+
+    def at_once(self, count: int) -> int:
+        """How many of `count` messages that are not urgent to take at a time, so that what is urgent need not wait."""
+        return min(count, _AT_ONCE_BESIDE_URGENT) if self._ledger.is_wanted_urgently else count
 
     def take(
         self,
@@ -72,7 +79,7 @@ class Turns:
             return Decided()
         try:
             if without or one_of:
-                taken = self._take(turn, without, one_of)
+                taken = self._take(turn, without, one_of, is_urgent=is_urgent)
                 self._tell([turn], [taken])
             else:
                 taken = (self._urgent if is_urgent else self._other)(turn)
@@ -85,14 +92,14 @@ class Turns:
         self._delivery.record(ended)
         return self.take((), message_ids, is_urgent=is_urgent, without=without, one_of=one_of)
 
-    def _take_all(self, turns: Sequence[_Turn]) -> list[_Taken]:
+    def _take_all(self, turns: Sequence[_Turn], *, is_urgent: bool = False) -> list[_Taken]:
         if len(turns) == 1:
-            return [self._take(turns[0])]
+            return [self._take(turns[0], is_urgent=is_urgent)]
         whole = _Turn(
             ended=[one for turn in turns for one in turn.ended],
             message_ids=[message_id for turn in turns for message_id in turn.message_ids],
         )
-        taken = self._take(whole, is_shared=True)
+        taken = self._take(whole, is_shared=True, is_urgent=is_urgent)
         return [
             _Taken(decided, taken.took_s)
             for decided in taken.decided.split([turn.message_ids for turn in turns])
@@ -105,6 +112,7 @@ class Turns:
         one_of: Collection[Channel] = (),
         *,
         is_shared: bool = False,
+        is_urgent: bool,
     ) -> _Taken:
         began_at = time.monotonic()
 
@@ -118,7 +126,7 @@ class Turns:
             return self._gate.decide(conn, turn.message_ids, without=without, one_of=one_of)
 
         # Neither other threads' messages nor outcomes may wait for what keeps one message from being decided.
-        decided = self._ledger.transact(work, hurries=is_shared or bool(turn.ended))
+        decided = self._ledger.transact(work, hurries=is_shared or bool(turn.ended), is_urgent=is_urgent)
         return _Taken(decided, time.monotonic() - began_at)
 
     def _tell(self, turns: Sequence[_Turn], taken: Sequence[_Taken]) -> None:

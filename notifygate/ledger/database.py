@@ -7,7 +7,6 @@ import os
 import random
 import secrets
 import sqlite3
-import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from sqlalchemy.engine import make_url
 from notifygate.errors import LedgerError, LedgerUnreachable
 from notifygate.fingerprint import Fingerprints
 from notifygate.ledger import rows, schema
+from notifygate.ledger.fair_lock import FairLock
 
 HEAD = "0003"
 """The newest migration: what this version of the code reads and writes."""
@@ -35,6 +35,7 @@ _BUSY_AGAIN_AFTER_S = (0.0005, 0.0015)
 _HAD_TO_WAIT = "notifygate_had_to_wait"
 _LONG_S = 0.005
 _SEEN_LATELY_S = 1.0
+_URGENT_LATELY_S = 5.0
 _MAKE_WAY_S = 0.002  # longer than anybody waits before asking again
 # A host that is switched off answers nothing at all: without these a worker waits for it for minutes.
 _GONE_AFTER = {"connect_timeout": 10, "tcp_user_timeout": 30_000, "keepalives_idle": 30}
@@ -63,14 +64,20 @@ class Ledger:
         self.id = ""
         """What tells this ledger, and copies of it, from all others; known once it is prepared."""
         self.connections_made = 0
-        self._writer = threading.Lock()
+        self._writer = FairLock()
         """Held by the thread that writes, on SQLite."""
         self._others_seen_at = -math.inf
+        self._urgent_at = -math.inf
         sa.event.listen(self.engine, "connect", self._count_connection)
         _forget_connections_in_children(self)
 
     def _count_connection(self, connection: Any, record: object) -> None:
         self.connections_made += 1
+
+    @property
+    def is_wanted_urgently(self) -> bool:
+        """Whether one writes at a time, and something urgent had to be written lately: then others should be brief."""
+        return time.monotonic() - self._urgent_at < _URGENT_LATELY_S
 
     @property
     def dialect(self) -> str:
@@ -82,16 +89,18 @@ class Ledger:
     def forget(self) -> None:
         """Leave all connections to the process that this one was forked from."""
         self.engine.dispose(close=False)
-        self._writer = threading.Lock()
+        self._writer = FairLock()
 
     @contextmanager
-    def begin(self) -> Iterator[sa.Connection]:
+    def begin(self, *, is_urgent: bool = False) -> Iterator[sa.Connection]:
         """A transaction that writes. It commits at the end of the block, and is undone by any exception.
+
+        On SQLite, where one writes at a time, what `is_urgent` comes before what else this process has to write.
 
         Raises `LedgerError` where the database cannot be reached or refuses, `LedgerConflict` where trying again
         may help.
         """
-        with translated_errors(), self._writing():
+        with translated_errors(), self._writing(is_urgent):
             began_at = time.monotonic()
             with self.engine.begin() as conn:
                 if conn.info.pop(_HAD_TO_WAIT, False):
@@ -100,10 +109,12 @@ class Ledger:
             self._make_way(began_at)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _writing(self, is_urgent: bool) -> Iterator[None]:
         """On SQLite, where one writes at a time: let the threads of this process wait for each other in order."""
         if self.dialect == "sqlite":
-            if not self._writer.acquire(timeout=_BUSY_TIMEOUT_MS / 1000):
+            if is_urgent:
+                self._urgent_at = time.monotonic()
+            if not self._writer.acquire(is_urgent=is_urgent, timeout_s=_BUSY_TIMEOUT_MS / 1000):
                 raise LedgerError("the ledger cannot be used: another thread has been writing for a minute")
             try:
                 yield
@@ -118,12 +129,13 @@ class Ledger:
         if now - began_at > _LONG_S and now - self._others_seen_at < _SEEN_LATELY_S:
             time.sleep(_MAKE_WAY_S)
 
-    def transact(self, work: Callable[[sa.Connection], T], *, hurries: bool = False) -> T:
+    def transact(
+        self, work: Callable[[sa.Connection], T], *, hurries: bool = False, is_urgent: bool = False
+    ) -> T:
         """Run `work` in a transaction that writes, and afresh where another one was in its way; return its result.
 
-        One that `hurries` waits for no lock for long: it is made of what can be done apart.
-
-        Raises as `begin` does.
+        One that `hurries` waits for no lock for long: it is made of what can be done apart. What `is_urgent` goes
+        first, as `begin` has it, and raises as that does.
         """
         if hurries and self.dialect == "postgresql":
             patiently = work
@@ -134,11 +146,11 @@ class Ledger:
 
         for attempt in range(_TRIES - 1):
             try:
-                with self.begin() as conn:
+                with self.begin(is_urgent=is_urgent) as conn:
                     return work(conn)
             except LedgerConflict:
                 time.sleep(random.uniform(0, 0.01 * 2 ** min(attempt, 6)))
-        with self.begin() as conn:
+        with self.begin(is_urgent=is_urgent) as conn:
             return work(conn)
 
     @contextmanager
