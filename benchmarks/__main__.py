@@ -21,6 +21,7 @@ from rich.console import Console
 
 from benchmarks import evaluating, floor, growth, isolation, latency, memory, throughput, verifying
 from benchmarks.figures import Figure, show
+from benchmarks.filling import FilledLedgers
 from benchmarks.servers import KINDS, Kind, Stage, WrongResult, opened
 from benchmarks.sizes import SIZES, Size
 from benchmarks.workers import core_count
@@ -40,6 +41,7 @@ PARTS = (
     latency.LATENCY,
     verifying.VERIFY,
 )
+_PASTS = {growth.GROWTH: growth.pasts, latency.LATENCY: latency.pasts, verifying.VERIFY: verifying.pasts}
 _INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
@@ -83,15 +85,16 @@ def _measured(
             yield from floor.measure(stage, kind, size, tell)
         if isolation.ISOLATION in parts:
             yield from isolation.measure(stage, kind, size, tell)
+        filled = FilledLedgers(stage, kind, tell)
+        filled.begin(past for part, pasts in _PASTS.items() if part in parts for past in pasts(size))
         if throughput.MEMORY in parts:
             yield from memory.measure(stage, kind, size, tell)
-        filled = growth.FilledLedgers(stage, kind, tell)
         if growth.GROWTH in parts:
-            yield from growth.measure(stage, kind, size, filled, tell)
+            yield from growth.measure(kind, size, filled, tell)
         if latency.LATENCY in parts:
             yield from latency.measure(stage, kind, size, filled, tell)
         if verifying.VERIFY in parts:
-            yield from verifying.measure(stage, kind, size, filled, tell)
+            yield from verifying.measure(kind, size, filled, tell)
         filled.drop()
 
 

@@ -15,7 +15,9 @@ from itertools import count
 
 from benchmarks import history
 from benchmarks.figures import Figure, Goal, at_most, number, ratio
-from benchmarks.servers import Database, Kind, Stage, WrongResult
+from benchmarks.filling import FilledLedgers
+from benchmarks.history import Past
+from benchmarks.servers import Database, Kind, WrongResult
 from benchmarks.sizes import Size
 from benchmarks.watching import watching
 from benchmarks.workload import newsletter
@@ -30,65 +32,37 @@ _NEAR = timedelta(days=25)  # within the window of the cap per person, so that e
 _keys = count()
 
 
-class FilledLedgers:
-    """Ledgers of one kind with so many rows, each filled once."""
-
-    def __init__(self, stage: Stage, kind: Kind, tell: Callable[[str], None]) -> None:
-        self._stage = stage
-        self._kind = kind
-        self._tell = tell
-        self._filled: dict[int, Database] = {}
-
-    def of(self, rows: int) -> Database:
-        if rows not in self._filled:
-            self._tell(f"filling a ledger with {rows:,} rows ({self._kind})")
-            database = self._stage.prepared(self._kind)
-            past = past_of(rows)
-            history.write(self._stage, database, past)
-            self._filled[rows] = database
-        return self._filled[rows]
-
-    def drop(self) -> None:
-        while self._filled:
-            self._stage.drop(self._filled.popitem()[1])
+def pasts(size: Size) -> Iterator[Past]:
+    """The pasts that the ledgers need which this is measured on."""
+    yield from map(history.of_rows, size.ledger_rows)
+    for span in (_LONG, _NEAR):
+        yield from (_of_length(size, past, span) for past in size.past_messages)
 
 
-def past_of(rows: int) -> history.Past:
-    """A past that gives the ledger about so many rows: each person's consent, and five messages sent."""
-    persons = max(1, rows // 16)
-    return history.Past(persons=persons, messages=5 * persons)
+def _of_length(size: Size, past: int, span: timedelta) -> Past:
+    """So many messages to each of as many persons as are decided about, each once."""
+    persons = size.growth_by_history * size.repetitions
+    return Past(persons=persons, messages=past * persons, span=span)
 
 
-def measure(
-    stage: Stage, kind: Kind, size: Size, filled: FilledLedgers, tell: Callable[[str], None]
-) -> Iterator[Figure]:
-    by_rows = {rows: filled.of(rows) for rows in size.ledger_rows}
+def measure(kind: Kind, size: Size, filled: FilledLedgers, tell: Callable[[str], None]) -> Iterator[Figure]:
+    by_rows = {rows: filled.of(history.of_rows(rows)) for rows in size.ledger_rows}
     draw = random.Random(7)
 
     def anybody(rows: int, repetition: int) -> list[int]:
-        return draw.choices(range(past_of(rows).persons), k=size.growth)
+        return draw.choices(range(history.of_rows(rows).persons), k=size.growth)
 
     tell(f"growth by ledger rows ({kind})")
     yield from _grown(kind, size, by_rows, anybody, "rows in the ledger")
-
-    persons = size.growth_by_history * size.repetitions
 
     def others_each_time(past: int, repetition: int) -> list[int]:
         start = size.growth_by_history * repetition
         return list(range(start, start + size.growth_by_history))
 
     for span, when, goal in ((_LONG, "in two years", _GOAL), (_NEAR, "all within a cap's window", None)):
-        by_past: dict[int, Database] = {}
-        for past in size.past_messages:
-            tell(f"filling a ledger with {past} past messages a person, {when} ({kind})")
-            by_past[past] = stage.prepared(kind)
-            history.write(
-                stage, by_past[past], history.Past(persons=persons, messages=past * persons, span=span)
-            )
+        by_past = {past: filled.of(_of_length(size, past, span)) for past in size.past_messages}
         tell(f"growth by past messages, {when} ({kind})")
         yield from _grown(kind, size, by_past, others_each_time, f"past messages a person, {when},", goal)
-        for database in by_past.values():
-            stage.drop(database)
 
 
 def _grown(

@@ -44,7 +44,8 @@ _RANDOM = random.Random(1)
 class Past:
     """What to write: persons with consent, and messages to them, each to as many, in turns, over a span that ends now.
 
-    Persons are numbered from `first_person`. What is not `logged` has no rows in the send log, which no worker reads.
+    Persons are numbered from `first_person`. What is not `logged` has no rows in the send log, which no worker reads;
+    what is not `sealed` is left to be.
     """
 
     persons: int
@@ -53,6 +54,7 @@ class Past:
     span: timedelta = timedelta(days=150)
     first_person: int = 0
     logged: bool = True
+    sealed: bool = True
 
     @property
     def rows(self) -> int:
@@ -61,9 +63,20 @@ class Past:
         return self.persons + each * self.messages
 
 
-def write(stage: Stage, database: Database, past: Past, *, is_sealed: bool = True) -> None:
+def of_rows(rows: int, *, sealed: bool = True) -> Past:
+    """A past that gives the ledger about so many rows: each person's consent, and five messages sent."""
+    persons = max(1, rows // 16)
+    return Past(persons=persons, messages=5 * persons, sealed=sealed)
+
+
+def write(stage: Stage, database: Database, past: Past) -> None:
     """Write a past into a ledger that nobody is connected to, and leave it as it is after a while in service."""
-    pattern = read_pattern(stage, database, past)
+    fill(database, read_pattern(stage, database, past), past)
+    stage.settle(database)
+
+
+def fill(database: Database, pattern: Pattern, past: Past) -> None:
+    """Write a past by a pattern that was read before, for which no other database is needed."""
     ledger = Ledger(database.url)
     try:
         ledger.prepare()
@@ -72,10 +85,9 @@ def write(stage: Stage, database: Database, past: Past, *, is_sealed: bool = Tru
         ledger.close()
     with _writing(database) as writer:
         _write_rows(writer, pattern, fingerprints, past)
-    if is_sealed:
+    if past.sealed:
         with Gateway.open(database.config()) as gate:
             gate.proofs.checkpoint()
-    stage.settle(database)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

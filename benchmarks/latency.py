@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from benchmarks import bare, history
 from benchmarks.figures import Figure, percentile
-from benchmarks.growth import FilledLedgers, past_of
+from benchmarks.filling import FilledLedgers
 from benchmarks.servers import Kind, Stage, WrongResult
 from benchmarks.sizes import Size
 from benchmarks.workload import MESSAGES_PER_PERSON, address, newsletter
@@ -20,13 +20,18 @@ LATENCY = "latency"
 _WARM_UP = 20
 
 
+def pasts(size: Size) -> Iterator[history.Past]:
+    """The pasts that the ledgers need which this is measured on."""
+    yield from map(history.of_rows, size.ledger_rows[1:])
+
+
 def measure(
     stage: Stage, kind: Kind, size: Size, filled: FilledLedgers, tell: Callable[[str], None]
 ) -> Iterator[Figure]:
     tell(f"latency of submit ({kind})")
     yield from _of_submitting(stage, kind, size)
     for rows in size.ledger_rows[1:]:
-        database = filled.of(rows)
+        database = filled.of(history.of_rows(rows))
         tell(f"latency of reading with {rows:,} rows ({kind})")
         with Gateway.open(database.config()) as gate:
             yield from _of_reading(gate, kind, size, rows)
@@ -63,7 +68,7 @@ def _of_submitting(stage: Stage, kind: Kind, size: Size) -> Iterator[Figure]:
 
 def _of_reading(gate: Gateway, kind: Kind, size: Size, rows: int) -> Iterator[Figure]:
     draw = random.Random(11)
-    persons = draw.choices(range(past_of(rows).persons), k=size.reads)
+    persons = draw.choices(range(history.of_rows(rows).persons), k=size.reads)
     found: list[str] = []
 
     def search(person: int) -> None:

@@ -16,6 +16,8 @@ from benchmarks.workers import GATE, running
 from benchmarks.workload import MESSAGES_PER_PERSON, newsletter
 from notifygate import Gateway
 
+_DEFERRED_PER_PERSON = 50
+
 
 def measure(stage: Stage, kind: Kind, size: Size, tell: Callable[[str], None]) -> Iterator[Figure]:
     tell(f"memory of workers with none deferred ({kind})")
@@ -28,7 +30,7 @@ def measure(stage: Stage, kind: Kind, size: Size, tell: Callable[[str], None]) -
     database = stage.prepared(kind)
     history.write(stage, database, history.Past(persons=persons))
     waiting = history.Past(
-        persons=max(1, size.deferred // MESSAGES_PER_PERSON),
+        persons=max(1, size.deferred // _DEFERRED_PER_PERSON),
         messages=size.deferred,
         state="deferred",
         span=timedelta(hours=1),

@@ -33,8 +33,8 @@ class Size:
     """Decided in each repetition at each size of the ledger."""
     growth_by_history: int
     """Decided in each repetition at each length of history, each for another person."""
-    verifications: int
-    """How often the whole of the largest ledger is verified."""
+    verified: int
+    """Rows of the ledger that is sealed and verified."""
     reads: int
     """How often `explain` and `search` are called."""
     submits: int
@@ -51,15 +51,15 @@ _DEFAULT = Size(
     repetitions=3,
     bare=5_000,
     one_by_one=2_000,
-    one_thread=500,
+    one_thread=300,
     bulk=10_000,
     handwritten=2_000,
     floor=5_000,
     ledger_rows=(10_000, 1_000_000),
     past_messages=(1, 20, 200),
     growth=2_000,
-    growth_by_history=250,
-    verifications=1,
+    growth_by_history=150,
+    verified=100_000,
     reads=300,
     submits=1_000,
     campaign=100_000,
@@ -83,7 +83,7 @@ SIZES: dict[SizeName, Size] = {
         past_messages=(1, 20, 200),
         growth=150,
         growth_by_history=10,
-        verifications=1,
+        verified=1_000,
         reads=30,
         submits=50,
         campaign=5_000,
@@ -94,5 +94,5 @@ SIZES: dict[SizeName, Size] = {
         evaluations=300,
     ),
     "default": _DEFAULT,
-    "large": replace(_DEFAULT, ledger_rows=(10_000, 1_000_000, 10_000_000)),
+    "large": replace(_DEFAULT, ledger_rows=(10_000, 1_000_000, 10_000_000), verified=1_000_000),
 }

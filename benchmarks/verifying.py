@@ -13,8 +13,8 @@ import sqlalchemy as sa
 
 from benchmarks import history
 from benchmarks.figures import Figure, percentile, ratio
-from benchmarks.growth import FilledLedgers
-from benchmarks.servers import Kind, Stage, WrongResult
+from benchmarks.filling import FilledLedgers
+from benchmarks.servers import Database, Kind, WrongResult
 from benchmarks.sizes import Size
 from notifygate import Gateway
 from notifygate.ledger.database import Ledger
@@ -24,48 +24,44 @@ VERIFY = "verify"
 _NEXT = sa.text("SELECT * FROM ledger WHERE position > :last ORDER BY position LIMIT 20000")
 
 
-def measure(
-    stage: Stage, kind: Kind, size: Size, filled: FilledLedgers, tell: Callable[[str], None]
-) -> Iterator[Figure]:
-    rows = size.ledger_rows[-1]
-    database = filled.of(rows)
-    reads: list[float] = []
-    verifies: list[float] = []
-    with Gateway.open(database.config()) as gate:
-        for repetition in range(size.verifications):
-            tell(f"verifying {rows:,} rows ({kind}, {repetition + 1} of {size.verifications})")
-            reads.append(_seconds(lambda: _read(gate._runtime.ledger)))
+def pasts(size: Size) -> Iterator[history.Past]:
+    """The pasts that the ledgers need which this is measured on."""
+    yield history.of_rows(size.verified, sealed=False)
+    yield history.of_rows(size.ledger_rows[-1])
+
+
+def measure(kind: Kind, size: Size, filled: FilledLedgers, tell: Callable[[str], None]) -> Iterator[Figure]:
+    unsealed, longest = (filled.of(past) for past in pasts(size))
+    with Gateway.open(unsealed.config()) as gate:
+        tell(f"sealing {size.verified:,} rows ({kind})")
+        began = time.perf_counter()
+        sealed = gate._runtime.sealer.seal()
+        per_s = sealed / (time.perf_counter() - began)
+        gate.proofs.checkpoint()
+        tell(f"verifying {sealed:,} rows ({kind})")
+        reads = [_seconds(lambda: _read(gate._runtime.ledger)) for _ in range(size.repetitions)]
+        verifies: list[float] = []
+        for _ in range(size.repetitions):
             began = time.perf_counter()
             found = gate.proofs.verify()
             verifies.append(time.perf_counter() - began)
-            if not found.is_intact or found.size < rows / 2 or found.unsealed:
+            if not found.is_intact or found.size < size.verified / 2 or found.unsealed:
                 raise WrongResult(f"{found.size} rows were verified, and {found.problem_count} found wrong")
+    told = f"{found.size / min(verifies):,.0f} rows a second"
+    yield ratio(verifies, reads, part=VERIFY, of=kind, name="verifying rows against reading them", told=told)
+    yield Figure(part=VERIFY, of=kind, name="sealing, by one process", value=per_s, unit="/s")
+    yield from _proving(longest, kind, size)
+
+
+def _proving(database: Database, kind: Kind, size: Size) -> Iterator[Figure]:
+    with Gateway.open(database.config()) as gate:
         ids = [row.message_id for row in gate.log.search(kind="submitted", limit=size.reads)]
         chosen = random.Random(3).choices([one for one in ids if one is not None], k=size.reads)
         proofs = [_seconds(lambda one=one: gate.proofs.prove(one)) for one in chosen]  # type: ignore[misc]
-    told = f"{found.size / min(verifies):,.0f} rows a second"
-    name = f"verifying {rows:,} rows against reading them"
-    yield ratio(verifies, reads, part=VERIFY, of=kind, name=name, told=told)
     for percent in (50, 99):
         value = percentile(proofs, percent) * 1e3
-        name = f"log prove, {rows:,} rows, p{percent}"
+        name = f"log prove, {size.ledger_rows[-1]:,} rows, p{percent}"
         yield Figure(part=VERIFY, of=kind, name=name, value=value, unit="ms")
-    yield _sealing(stage, kind, size, tell)
-
-
-def _sealing(stage: Stage, kind: Kind, size: Size, tell: Callable[[str], None]) -> Figure:
-    """Rows a second that one sealer keeps up with, when the log grew while none was at work."""
-    tell(f"sealing ({kind})")
-    database = stage.prepared(kind)
-    history.write(stage, database, history.Past(persons=size.floor), is_sealed=False)
-    with Gateway.open(database.config()) as gate:
-        began = time.perf_counter()
-        sealed = gate._runtime.sealer.seal()
-        taken = time.perf_counter() - began
-    stage.drop(database)
-    if sealed < size.floor:
-        raise WrongResult(f"{sealed} of {size.floor} rows were sealed")
-    return Figure(part=VERIFY, of=kind, name="sealing, by one process", value=sealed / taken, unit="/s")
 
 
 def _read(ledger: Ledger) -> None:
