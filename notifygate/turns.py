@@ -20,8 +20,9 @@ from notifygate.ledger.database import Ledger
 from notifygate.together import Together
 
 _AT_ONCE = 100
-# Where one writes at a time: so few that a login code waits for little, and so many that a campaign gets on.
-_AT_ONCE_BESIDE_URGENT = 12
+# Where one writes at a time and something urgent is about, anything else is to be over in so many seconds.
+_BRIEFLY_S = 0.008
+_FEWEST = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +50,15 @@ class Turns:
         self._ledger = ledger
         self._gate = gate
         self._delivery = delivery
+        self._brief = 0.0
+        """How many messages are decided in as long as that, by those that were decided lately."""
         # Two, so that a login code waits for no campaign: it shares its transaction with other service messages only.
         self._urgent = Together(partial(self._take_all, is_urgent=True), then=self._tell, at_most=_AT_ONCE)
         self._other = Together(self._take_all, then=self._tell, at_most=_AT_ONCE, narrowed=self.at_once)
 
     def at_once(self, count: int) -> int:
         """How many of `count` messages that are not urgent to take at a time, so that what is urgent need not wait."""
-        return min(count, _AT_ONCE_BESIDE_URGENT) if self._ledger.is_wanted_urgently else count
+        return min(count, max(_FEWEST, round(self._brief))) if self._ledger.is_wanted_urgently else count
 
     def take(
         self,
@@ -127,7 +130,10 @@ class Turns:
 
         # Neither other threads' messages nor outcomes may wait for what keeps one message from being decided.
         decided = self._ledger.transact(work, hurries=is_shared or bool(turn.ended), is_urgent=is_urgent)
-        return _Taken(decided, time.monotonic() - began_at)
+        took_s = time.monotonic() - began_at
+        if turn.message_ids and not is_urgent:
+            self._brief += (len(turn.message_ids) * _BRIEFLY_S / max(took_s, 1e-6) - self._brief) / 5
+        return _Taken(decided, took_s)
 
     def _tell(self, turns: Sequence[_Turn], taken: Sequence[_Taken]) -> None:
         """Count and log what was committed in one transaction."""

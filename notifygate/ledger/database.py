@@ -67,8 +67,11 @@ class Ledger:
         self._writer = FairLock()
         """Held by the thread that writes, on SQLite."""
         self._others_seen_at = -math.inf
+        self._is_urgent = False
         self._urgent_at = -math.inf
         sa.event.listen(self.engine, "connect", self._count_connection)
+        if self.dialect == "sqlite":
+            sa.event.listen(self.engine, "begin", self._begin_sqlite)
         _forget_connections_in_children(self)
 
     def _count_connection(self, connection: Any, record: object) -> None:
@@ -116,12 +119,35 @@ class Ledger:
                 self._urgent_at = time.monotonic()
             if not self._writer.acquire(is_urgent=is_urgent, timeout_s=_BUSY_TIMEOUT_MS / 1000):
                 raise LedgerError("the ledger cannot be used: another thread has been writing for a minute")
+            self._is_urgent = is_urgent
             try:
                 yield
             finally:
                 self._writer.release()
         else:
             yield
+
+    def _begin_sqlite(self, conn: sa.Connection) -> None:
+        if conn.get_execution_options().get(_READ_ONLY, False):
+            conn.exec_driver_sql("BEGIN")
+            return
+        driver: Any = conn.connection.driver_connection
+        # SQLite's own waiting sleeps for up to a tenth of a second at a time, in which the ledger may lie idle.
+        driver.execute("PRAGMA busy_timeout = 0")
+        try:
+            # A plain BEGIN takes the write lock at the first write, and then fails where another writer came first.
+            if _execute_patiently(driver, "BEGIN IMMEDIATE", self._give_way):
+                conn.info[_HAD_TO_WAIT] = True
+        except sqlite3.Error:
+            conn.exec_driver_sql("BEGIN IMMEDIATE")  # fails again, and as the library's own error
+        finally:
+            driver.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+
+    def _give_way(self) -> None:
+        """While another process writes: let what is urgent in this one wait in front."""
+        if not self._is_urgent:
+            self._writer.give_way()
+            self._is_urgent = False
 
     def _make_way(self, began_at: float) -> None:
         """After writing for long, let another process have its turn: it cannot queue, and would often come too late."""
@@ -261,7 +287,6 @@ def _make_engine(url: str) -> sa.Engine:
             pool_use_lifo=True,  # the connection used last still has in memory what it read
         )
         sa.event.listen(engine, "connect", _set_up_sqlite)
-        sa.event.listen(engine, "begin", _begin_sqlite)
         return engine
     try:
         # Parameters are addresses and texts: neither the library's errors nor its log may show them.
@@ -349,24 +374,9 @@ def _use_wal(connection: sqlite3.Connection) -> None:
     _execute_patiently(connection, "PRAGMA journal_mode = WAL")
 
 
-def _begin_sqlite(conn: sa.Connection) -> None:
-    if conn.get_execution_options().get(_READ_ONLY, False):
-        conn.exec_driver_sql("BEGIN")
-        return
-    driver: Any = conn.connection.driver_connection
-    # SQLite's own waiting sleeps for up to a tenth of a second at a time, in which the ledger may lie idle.
-    driver.execute("PRAGMA busy_timeout = 0")
-    try:
-        # A plain BEGIN takes the write lock at the first write, and then fails where another writer came first.
-        if _execute_patiently(driver, "BEGIN IMMEDIATE"):
-            conn.info[_HAD_TO_WAIT] = True
-    except sqlite3.Error:
-        conn.exec_driver_sql("BEGIN IMMEDIATE")  # fails again, and as the library's own error
-    finally:
-        driver.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
-
-
-def _execute_patiently(connection: sqlite3.Connection, sql: str) -> bool:
+def _execute_patiently(
+    connection: sqlite3.Connection, sql: str, meanwhile: Callable[[], None] = lambda: None
+) -> bool:
     """Execute a statement that takes a lock, and again while another process holds that; say whether one did."""
     give_up_at = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
     waited = False
@@ -378,6 +388,7 @@ def _execute_patiently(connection: sqlite3.Connection, sql: str) -> bool:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up_at:
                 raise
             time.sleep(random.uniform(*_BUSY_AGAIN_AFTER_S))
+            meanwhile()
             waited = True
         else:
             return waited

@@ -43,6 +43,21 @@ class FairLock:
                     self.release()
         return has_it
 
+    def give_way(self) -> None:
+        """For the holder: let what is urgent go first, and have the lock again before all that is not."""
+        with self._state:
+            if not self._urgent:
+                return
+            turn = threading.Lock()
+            turn.acquire()
+            self._others.appendleft(turn)
+            self._urgent.popleft().release()
+        try:
+            turn.acquire()
+        except BaseException:
+            turn.acquire()  # whoever holds a lock will release it
+            raise
+
     def release(self) -> None:
         """Hand the lock to who is next."""
         with self._state:

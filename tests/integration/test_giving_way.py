@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 import threading
 import time
 from collections import Counter
@@ -69,6 +70,22 @@ class TestTheLock:
         waiting.end()
 
         assert waiting.got == ["login code", "next login code", "first", "second"]
+
+    def test_is_left_by_its_holder_for_what_is_urgent_and_had_again_before_all_else(self) -> None:
+        lock = FairLock()
+        assert lock.acquire(timeout_s=1)
+        waiting = Waiting(lock)
+        waiting.ask("another")
+        lock.give_way()
+        assert waiting.got == []
+        waiting.ask("login code", is_urgent=True)
+
+        lock.give_way()
+        assert waiting.got == ["login code"]
+        lock.release()
+        waiting.end()
+
+        assert waiting.got == ["login code", "another"]
 
     def test_is_not_given_to_one_that_has_given_up(self) -> None:
         lock = FairLock()
@@ -141,7 +158,31 @@ class TestACampaign:
 
         assert wrote == ["login code", "campaign", "campaign"]
 
-    def test_is_decided_a_few_at_a_time_for_as_long_as_something_urgent_is_about(
+    def test_is_overtaken_even_while_it_waits_for_another_process(self, gate: Gateway) -> None:
+        ledger = gate._runtime.ledger
+        wrote: list[str] = []
+
+        def write(name: str, *, is_urgent: bool = False) -> threading.Thread:
+            thread = threading.Thread(
+                target=lambda: ledger.transact(lambda conn: wrote.append(name), is_urgent=is_urgent)
+            )
+            thread.start()
+            return thread
+
+        with sqlite3.connect(str(ledger.engine.url.database), isolation_level=None) as other_process:
+            other_process.execute("BEGIN IMMEDIATE")
+            campaign = write("campaign")
+            wait_until(lambda: ledger._writer._is_held)
+            login_code = write("login code", is_urgent=True)
+            wait_until(lambda: waiting_for(ledger._writer) == 1 and not ledger._writer._urgent)
+            other_process.execute("COMMIT")
+        campaign.join(30)
+        login_code.join(30)
+        other_process.close()
+
+        assert wrote == ["login code", "campaign"]
+
+    def test_is_decided_as_many_at_a_time_as_take_little_while_something_urgent_is_about(
         self, gate: Gateway, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         gate.consent.grant(ANNA_EMAIL, party="cykelpartner", purpose="newsletter")
@@ -160,8 +201,16 @@ class TestACampaign:
             gate._runtime.work([receipt.message_id for receipt in receipts])
             return list(groups)
 
+        monkeypatch.setattr("notifygate.turns._BRIEFLY_S", 1e-9)
         assert max(work(25)) == 25
         gate._runtime.work([gate.submit(order_update()).message_id], is_urgent=True)
-        assert max(work(25)) == 12
+        assert max(work(25)) == 4
+        monkeypatch.setattr("notifygate.turns._BRIEFLY_S", 60.0)
+        work(4)
+        assert max(work(25)) == 25
+        monkeypatch.setattr("notifygate.turns._BRIEFLY_S", 1e-9)
+        for _ in range(80):
+            work(4)
+        assert max(work(25)) == 4
         monkeypatch.setattr("notifygate.ledger.database._URGENT_LATELY_S", 0.0)
         assert max(work(25)) == 25
