@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from itertools import count
 
 from benchmarks import history
@@ -19,8 +20,10 @@ from benchmarks.servers import Database, Kind, Stage, WrongResult
 from benchmarks.sizes import Size
 from benchmarks.watching import Watch, watching
 from benchmarks.workers import GATE, Workers, running
-from benchmarks.workload import MESSAGES_PER_PERSON, newsletter, service
+from benchmarks.workload import MESSAGES_PER_PERSON, service
 from notifygate import Gateway
+from notifygate.ledger.messages import due
+from notifygate.policy import PurposeClass
 
 ISOLATION = "isolation"
 
@@ -37,9 +40,9 @@ def measure(stage: Stage, kind: Kind, size: Size, tell: Callable[[str], None]) -
     history.write(stage, template, history.Past(persons=persons))
     tell(f"service messages alone ({kind})")
     idle = _alone(stage, template, size, persons)
-    tell(f"service messages beside a campaign of {size.campaign:,} ({kind})")
-    busy, drained_per_s = _beside_a_campaign(stage, template, size, persons)
     stage.drop(template)
+    tell(f"service messages beside a campaign of {size.campaign:,} ({kind})")
+    busy, drained_per_s = _beside_a_campaign(stage, kind, size, persons)
     for percent in (50, 95):
         alone_ms, beside_ms = percentile(idle, percent) * 1e3, percentile(busy, percent) * 1e3
         yield Figure(
@@ -68,16 +71,21 @@ def _alone(stage: Stage, template: Database, size: Size, persons: int) -> list[f
     return found
 
 
-def _beside_a_campaign(
-    stage: Stage, template: Database, size: Size, persons: int
-) -> tuple[list[float], float]:
+def _beside_a_campaign(stage: Stage, kind: Kind, size: Size, persons: int) -> tuple[list[float], float]:
     stage.redis.wipe()
-    database = stage.copied(template)
+    database = stage.prepared(kind)
+    campaign = history.Past(
+        persons=persons, messages=size.campaign, state="queued", span=timedelta(minutes=1)
+    )
+    history.write(stage, database, campaign)
     config = database.config(queued=True)
     with ExitStack() as opened:
         gate = opened.enter_context(Gateway.open(config))
-        letters = (newsletter(number % persons, f"letter-{number}") for number in range(size.campaign))
-        campaign = sum(1 for _ in gate.submit_many(letters))
+        with gate._runtime.ledger.read() as conn:
+            waiting = due(conn, datetime.now(UTC), size.campaign)
+        if len(waiting) != size.campaign:
+            raise WrongResult(f"{len(waiting)} messages of the campaign wait")
+        gate._runtime.enqueue([(message_id, PurposeClass.MARKETING) for _, message_id in waiting])
         # Not before: workers would take the campaign off the queue as fast as it gets there.
         workers = opened.enter_context(running(stage, GATE, config))
         watch = opened.enter_context(watching(database.url))
@@ -89,7 +97,7 @@ def _beside_a_campaign(
         drained = watch.count_accepted() - before - size.services
         per_s = drained / (time.perf_counter() - began)
     if not found:
-        raise WrongResult(f"the campaign of {campaign} was over before it could be seen to matter")
+        raise WrongResult(f"the campaign of {size.campaign} was over before it could be seen to matter")
     stage.drop(database)
     return found, per_s
 
