@@ -89,6 +89,7 @@ def _measured(
         filled.begin(past for part, pasts in _PASTS.items() if part in parts for past in pasts(size))
         if throughput.MEMORY in parts:
             yield from memory.measure(stage, kind, size, tell)
+        filled.wait()
         if growth.GROWTH in parts:
             yield from growth.measure(kind, size, filled, tell)
         if latency.LATENCY in parts:

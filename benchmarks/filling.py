@@ -22,7 +22,7 @@ _Task = tuple[Database, Pattern, Past]
 
 
 class FilledLedgers:
-    """Ledgers of one kind, each with a past. `of` waits until all that was begun is there."""
+    """Ledgers of one kind, each with a past."""
 
     def __init__(self, stage: Stage, kind: Kind, tell: Callable[[str], None]) -> None:
         self._stage = stage
@@ -43,16 +43,21 @@ class FilledLedgers:
         for share in _shared(tasks):
             self._start(share)
 
-    def of(self, past: Past) -> Database:
-        self.begin([past])
+    def wait(self) -> None:
+        """Wait until all that was begun is there, so that it disturbs nothing that is measured."""
         if self._at_work:
             self._tell(f"waiting until all ledgers are filled ({self._kind})")
         while self._at_work:
-            process, log = self._at_work.pop()
+            process, log = self._at_work.pop(0)
             if process.wait():
                 raise WrongResult(
                     f"a ledger could not be filled: {log.read_text('utf-8', 'replace')[-3000:]}"
                 )
+
+    def of(self, past: Past) -> Database:
+        """The ledger with that past, filled now if it was not begun."""
+        self.begin([past])
+        self.wait()
         self._stage.settle(self._filled[past])
         return self._filled[past]
 

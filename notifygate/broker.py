@@ -35,7 +35,8 @@ IDS_PER_JOB = 100
 _CONNECT_TIMEOUT_S = 2.0
 _ANSWER_TIMEOUT_S = 3.0
 _LEAVE_ALONE_S = 5.0
-_LONG_JOBS = 100
+# A campaign's jobs have a hundred messages each, and of service messages most have one.
+_LONG_JOBS = {SERVICE_QUEUE: 1_000, BULK_QUEUE: 100}
 
 T = TypeVar("T")
 
@@ -115,7 +116,7 @@ class WorkQueue:
 
     def is_long(self, queue: str) -> bool:
         """Whether a queue holds so many jobs that more would only wait there. Raises `BrokerError` as `put` does."""
-        return self._trying(lambda: length(self._broker, queue)) >= _LONG_JOBS
+        return self._trying(lambda: length(self._broker, queue)) >= _LONG_JOBS[queue]
 
     def is_left_alone(self) -> bool:
         """Whether the queue failed a moment ago, and is not tried now."""

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -74,18 +75,23 @@ class Delivery:
         self._config = config
         self._drivers = drivers
         self._clock = clock
-        self._together = Together(self._record_all, then=self._tell_all, at_most=_TOGETHER)
+        self._urgent, self._other = (
+            Together(partial(self._record_all, is_urgent=one), then=self._tell_all, at_most=_TOGETHER)
+            for one in (True, False)
+        )
         self.rests = Rests(clock)
 
-    def deliver(self, reservations: Sequence[Reservation]) -> list[Ended]:
+    def deliver(self, reservations: Sequence[Reservation], *, is_urgent: bool = False) -> list[Ended]:
         """Hand over each reserved message once; record outcomes soon, and return the last ones, still to be recorded.
+
+        What `is_urgent` is recorded before what is not.
 
         Raises `LedgerError` where outcomes cannot be recorded: their leases then run out, into doubt.
         """
         impossible = [
             _ended(one, outcome) for one in reservations if (outcome := self._cannot_hand_over(one.message))
         ]
-        self.record(impossible)
+        self.record(impossible, is_urgent=is_urgent)
         left_out = {one.attempt_id for one in impossible}
         possible = [one for one in reservations if one.attempt_id not in left_out]
         try:
@@ -96,13 +102,13 @@ class Delivery:
         ended: list[Ended] = []
         for channel in sorted({reservation.message.channel for reservation in possible}):
             batch = [one for one in possible if one.message.channel is channel]
-            self.record(ended)  # of the channel before: this one may be slow
+            self.record(ended, is_urgent=is_urgent)  # of the channel before: this one may be slow
             ended, recorded_at = [], time.monotonic()
             for one in self._hand_off(self._drivers[channel], batch, orders):
                 ended.append(one)
                 is_time = time.monotonic() - recorded_at > _RECORD_AFTER_S
                 if len(ended) > _RECORD_AT_MOST or is_time:  # a whole group may wait for the next turn
-                    self.record(ended)
+                    self.record(ended, is_urgent=is_urgent)
                     ended, recorded_at = [], time.monotonic()
         return ended
 
@@ -249,7 +255,7 @@ class Delivery:
         with self._ledger.read() as conn:
             return purchases.order_ids(conn, wanted)
 
-    def record(self, ended: Sequence[Ended]) -> None:
+    def record(self, ended: Sequence[Ended], *, is_urgent: bool = False) -> None:
         """Record outcomes in a transaction of their own, and while the ledger is out of reach try again for a minute.
 
         Raises `LedgerError` then: what is known of these hand-offs is lost, and they are in doubt.
@@ -259,7 +265,7 @@ class Delivery:
         give_up_at = time.monotonic() + _RECORD_FOR_AT_MOST_S
         while True:
             try:
-                self._together(ended)
+                (self._urgent if is_urgent else self._other)(ended)
             except LedgerError:
                 if time.monotonic() >= give_up_at:
                     raise
@@ -267,11 +273,12 @@ class Delivery:
             else:
                 return
 
-    def _record_all(self, groups: Sequence[Sequence[Ended]]) -> list[None]:
+    def _record_all(self, groups: Sequence[Sequence[Ended]], *, is_urgent: bool) -> list[None]:
         """Record the outcomes that several threads have, in one transaction."""
         ended = [one for group in groups for one in group]
-
-        self._ledger.transact(lambda conn: self.write(conn, ended), hurries=len(groups) > 1)
+        self._ledger.transact(
+            lambda conn: self.write(conn, ended), hurries=len(groups) > 1, is_urgent=is_urgent
+        )
         return [None] * len(groups)
 
     def _tell_all(self, groups: Sequence[Sequence[Ended]], recorded: Sequence[None]) -> None:

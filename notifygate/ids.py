@@ -1,6 +1,6 @@
 """Random ids that sort in the order in which they were made, so that database indexes stay compact.
 
-What one process submits one after the other is therefore decided in that order, however fast it follows. They are laid
+What one thread submits one after the other is therefore decided in that order, however fast it follows. They are laid
 out as RFC 9562 lays out UUIDs of version 7 with a finer clock (section 6.2, method 3), but for its fixed bits.
 """
 

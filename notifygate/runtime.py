@@ -240,7 +240,7 @@ class Runtime:
                         ended, batch, is_urgent=is_urgent, without=rests.resting() - trials, one_of=trials
                     )
                     started_at = time.monotonic()
-                    ended = parts.delivery.deliver(decided.reservations)
+                    ended = parts.delivery.deliver(decided.reservations, is_urgent=is_urgent)
                     parts.pace(len(decided.reservations), time.monotonic() - started_at)
             count += decided.count
         with self._in_use() as parts:

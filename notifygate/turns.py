@@ -20,8 +20,9 @@ from notifygate.ledger.database import Ledger
 from notifygate.together import Together
 
 _AT_ONCE = 100
-# Where one writes at a time and something urgent is about, anything else is to be over in so many seconds.
-_BRIEFLY_S = 0.008
+# Where one writes at a time and something urgent is about, anything else is to be written in so many seconds, or in as
+# many as its commit takes after that.
+_BRIEFLY_S = 0.006
 _FEWEST = 4
 
 
@@ -51,7 +52,7 @@ class Turns:
         self._gate = gate
         self._delivery = delivery
         self._brief = 0.0
-        """How many messages are decided in as long as that, by those that were decided lately."""
+        """How many messages are recorded and decided in as long as that, by those that were lately."""
         # Two, so that a login code waits for no campaign: it shares its transaction with other service messages only.
         self._urgent = Together(partial(self._take_all, is_urgent=True), then=self._tell, at_most=_AT_ONCE)
         self._other = Together(self._take_all, then=self._tell, at_most=_AT_ONCE, narrowed=self.at_once)
@@ -92,7 +93,7 @@ class Turns:
         else:
             return taken.decided
         # Whatever keeps messages from being decided, what was handed over must not end as a doubt.
-        self._delivery.record(ended)
+        self._delivery.record(ended, is_urgent=is_urgent)
         return self.take((), message_ids, is_urgent=is_urgent, without=without, one_of=one_of)
 
     def _take_all(self, turns: Sequence[_Turn], *, is_urgent: bool = False) -> list[_Taken]:
@@ -117,23 +118,27 @@ class Turns:
         is_shared: bool = False,
         is_urgent: bool,
     ) -> _Taken:
-        began_at = time.monotonic()
+        entered_at = began_at = written_at = time.monotonic()
 
         def work(conn: sa.Connection) -> Decided:
-            nonlocal began_at
+            nonlocal entered_at, began_at, written_at
+            entered_at = time.monotonic()
             if turn.ended:
                 self._delivery.write(conn, turn.ended)
             began_at = time.monotonic()
-            if not turn.message_ids:
-                return Decided()
-            return self._gate.decide(conn, turn.message_ids, without=without, one_of=one_of)
+            decided = Decided()
+            if turn.message_ids:
+                decided = self._gate.decide(conn, turn.message_ids, without=without, one_of=one_of)
+            written_at = time.monotonic()
+            return decided
 
         # Neither other threads' messages nor outcomes may wait for what keeps one message from being decided.
         decided = self._ledger.transact(work, hurries=is_shared or bool(turn.ended), is_urgent=is_urgent)
-        took_s = time.monotonic() - began_at
-        if turn.message_ids and not is_urgent:
-            self._brief += (len(turn.message_ids) * _BRIEFLY_S / max(took_s, 1e-6) - self._brief) / 5
-        return _Taken(decided, took_s)
+        ended_at = time.monotonic()
+        if decided.count and not is_urgent:
+            briefly_s = max(_BRIEFLY_S, ended_at - written_at)
+            self._brief += (decided.count * briefly_s / max(written_at - entered_at, 1e-6) - self._brief) / 5
+        return _Taken(decided, ended_at - began_at)
 
     def _tell(self, turns: Sequence[_Turn], taken: Sequence[_Taken]) -> None:
         """Count and log what was committed in one transaction."""

@@ -5,7 +5,7 @@ It is the JSON object of all columns, in the JSON Canonicalization Scheme. `at` 
 
 Source: RFC 8785. A whole number of 2 ** 53 or more, which that does not know, is written out in digits. A row with a
 column that is not what it should be, which the gateway never writes, has a form of its own: it must neither stop the
-sealing nor pass for another.
+sealing nor pass for another. Where it is the body, the row is sealed as it stands, and does not verify.
 """
 
 from __future__ import annotations

@@ -9,6 +9,9 @@ from __future__ import annotations
 import threading
 from collections import deque
 
+_URGENT_IN_A_ROW = 4
+"""How many urgent ones go before something else that waits: without an end to it, that would wait for ever."""
+
 
 class FairLock:
     """Held by one thread at a time, and handed to the next by whoever lets go of it."""
@@ -18,40 +21,36 @@ class FairLock:
         self._is_held = False
         self._urgent: deque[threading.Lock] = deque()
         self._others: deque[threading.Lock] = deque()
+        self._in_a_row = 0
 
     def acquire(self, *, is_urgent: bool = False, timeout_s: float) -> bool:
         """Get the lock, and say whether that was possible in time."""
-        with self._state:
-            if not self._is_held:
-                self._is_held = True
-                return True
-            turn = threading.Lock()
-            turn.acquire()
-            waiting = self._urgent if is_urgent else self._others
-            waiting.append(turn)
+        waiting = self._urgent if is_urgent else self._others
+        turn = threading.Lock()
+        turn.acquire()
         has_it = False
         try:
+            with self._state:
+                if not self._is_held:
+                    self._is_held = has_it = True
+                    return True
+                waiting.append(turn)
             has_it = turn.acquire(timeout=timeout_s)
         finally:
             # Also where the thread is ended: nobody must hand the lock to one that has gone.
             if not has_it:
-                with self._state:
-                    is_waiting = turn in waiting
-                    if is_waiting:
-                        waiting.remove(turn)
-                if not is_waiting:
-                    self.release()
+                self._give_up(turn, waiting)
         return has_it
 
     def give_way(self) -> None:
         """For the holder: let what is urgent go first, and have the lock again before all that is not."""
         with self._state:
-            if not self._urgent:
+            if not self._urgent or self._in_a_row >= _URGENT_IN_A_ROW:
                 return
             turn = threading.Lock()
             turn.acquire()
             self._others.appendleft(turn)
-            self._urgent.popleft().release()
+            self._hand_on()
         try:
             turn.acquire()
         except BaseException:
@@ -61,9 +60,22 @@ class FairLock:
     def release(self) -> None:
         """Hand the lock to who is next."""
         with self._state:
-            if self._urgent:
-                self._urgent.popleft().release()
-            elif self._others:
-                self._others.popleft().release()
-            else:
-                self._is_held = False
+            self._hand_on()
+
+    def _hand_on(self) -> None:
+        if self._urgent and not (self._others and self._in_a_row >= _URGENT_IN_A_ROW):
+            self._in_a_row += 1
+            self._urgent.popleft().release()
+        elif self._others:
+            self._in_a_row = 0
+            self._others.popleft().release()
+        else:
+            self._in_a_row = 0
+            self._is_held = False
+
+    def _give_up(self, turn: threading.Lock, waiting: deque[threading.Lock]) -> None:
+        with self._state:
+            if turn in waiting:
+                waiting.remove(turn)
+            elif not turn.locked():  # it was handed over just now
+                self._hand_on()

@@ -150,8 +150,9 @@ class Unsealed:
 
 def unsealed(conn: sa.Connection, limit: int) -> Unsealed:
     """The first rows that have no place yet, at most so many."""
-    floor = settled_up_to(conn)
-    known = _positions_above(conn, floor)
+    with reading_anything(conn):
+        floor = settled_up_to(conn)
+        known = _positions_above(conn, floor)
     xmin, xmax = _snapshot(conn)
     complete = _complete_up_to(conn, xmin, xmax)
     there = _POSITIONS_AFTER(conn, position=floor, limit=limit + len(known))
@@ -249,7 +250,9 @@ class Ready:
 
 def prepare(conn: sa.Connection, taken: Unsealed) -> Ready:
     """Compute the seal that gives rows the next places: it is as much work as reading them."""
-    first = size(conn)
+    with reading_anything(conn):
+        first = size(conn)
+        nodes = _new_nodes(conn, first, taken.hashes)
     seal = {
         "first_leaf": first,
         "leaves": len(taken.hashes),
@@ -260,7 +263,7 @@ def prepare(conn: sa.Connection, taken: Unsealed) -> Ready:
         "settled": taken.settled,
         "snapshot_end": taken.snapshot_end,
     }
-    return Ready(first_leaf=first, seal=seal, nodes=_new_nodes(conn, first, taken.hashes))
+    return Ready(first_leaf=first, seal=seal, nodes=nodes)
 
 
 def add(conn: sa.Connection, ready: Ready, now: datetime) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
 from datetime import datetime
 from functools import lru_cache
 
@@ -46,26 +45,22 @@ def check(request: Request, snapshot: Snapshot, policy: Policy, now: datetime) -
 
 def _review_site(text: str, domains: tuple[str, ...]) -> str | None:
     """The first of the domains that the text names, itself or by a subdomain; never one that merely looks alike."""
-    place_of = _places(domains)
+    place_of, most_labels = _places(domains)
     for found in _HOST.finditer(_ESCAPED.sub(" ", html.unescape(text))):
         for run in _DOTS.split(found[0].casefold()):
-            places = [place_of[name] for name in _with_its_parents(run.strip(".-_")) if name in place_of]
+            labels = run.strip(".-_").rsplit(".", most_labels)[-most_labels:]
+            names = (".".join(labels[start:]) for start in range(len(labels)))
+            places = [place_of[name] for name in names if name in place_of]
             if places:
                 return domains[min(places)]
     return None
 
 
 @lru_cache(maxsize=16)
-def _places(domains: tuple[str, ...]) -> dict[str, int]:
-    return {domain: place for place, domain in enumerate(domains)}
-
-
-def _with_its_parents(host: str) -> Iterator[str]:
-    """A host, and what is left of it without its first label, its first two, and so on."""
-    yield host
-    while "." in host:
-        host = host.partition(".")[2]
-        yield host
+def _places(domains: tuple[str, ...]) -> tuple[dict[str, int], int]:
+    """The place of each domain among all, and how many labels the longest has."""
+    most_labels = max((domain.count(".") + 1 for domain in domains), default=1)
+    return {domain: place for place, domain in enumerate(domains)}, most_labels
 
 
 def _first(pattern: re.Pattern[str] | None, text: str) -> str | None:

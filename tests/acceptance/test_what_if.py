@@ -136,13 +136,8 @@ def _made_up_orders() -> Iterator[Order]:
 def _ids_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
     """What falls due at one instant goes in the order of its ids, which must be the same in both runs."""
     numbers = itertools.count()
-
-    class Pool:
-        def take(self) -> str:
-            return f"{next(numbers):020x}"
-
-    monkeypatch.setattr(ids, "_pool", Pool())
-    monkeypatch.setattr("notifygate.ids.time", SimpleNamespace(time_ns=lambda: 0))
+    numbered = SimpleNamespace(now=lambda: (0, 0), take=lambda: f"{next(numbers):015x}")
+    monkeypatch.setattr(ids, "_pool", numbered)
 
 
 class Run:

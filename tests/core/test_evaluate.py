@@ -514,6 +514,13 @@ def test_a_marketing_purpose_without_grounds_is_never_taken_for_a_service() -> N
     assert evaluate(request(), GRANTED, purpose("newsletter", accepts=CONSENT), NOW).outcome is Outcome.ALLOW
 
 
+def nested(times: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(times):
+        found = [found]
+    return found
+
+
 @pytest.mark.parametrize(
     "evidence",
     [
@@ -523,8 +530,10 @@ def test_a_marketing_purpose_without_grounds_is_never_taken_for_a_service() -> N
         {"number": 2**64},
         {"counts": {1: 2}},
         {"word": "\x00"},
+        {"deep": nested(260)},
+        {"deep": nested(251)},  # can be written down, and not read as part of the row that it is in
     ],
-    ids=["set", "surrogate", "nan", "large", "key", "nul"],
+    ids=["set", "surrogate", "nan", "large", "key", "nul", "deep", "just too deep"],
 )
 def test_a_finding_that_cannot_be_written_down_denies(evidence: dict[str, Any]) -> None:
     """It would otherwise keep its whole batch from being decided, for ever."""

@@ -123,8 +123,8 @@ def test_the_text_itself_does_not_reach_the_finding() -> None:
     assert "anna" not in repr(finding)
 
 
-@pytest.mark.parametrize("text", ["a." * 6_000, "a-" * 6_000, "a" * 12_000, "." * 12_000])
+@pytest.mark.parametrize("text", ["a." * 300_000, "a-" * 300_000, "a" * 600_000, "." * 600_000])
 def test_a_long_text_is_searched_in_time_that_grows_with_its_length_and_not_its_square(text: str) -> None:
     started = time.process_time()
     assert found(text).outcome is Outcome.ALLOW
-    assert time.process_time() - started < 0.5
+    assert time.process_time() - started < 3

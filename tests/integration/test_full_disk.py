@@ -127,7 +127,7 @@ def test_while_recording_outcomes_are_kept_until_there_is_room(
     receipts = list(gate.submit_many(requests()))
     faults: list[LedgerError] = []
     delivery = gate._runtime._configured.delivery
-    record = delivery._together
+    record = delivery._other
 
     def watched(ended: Any) -> None:
         try:
@@ -138,7 +138,7 @@ def test_while_recording_outcomes_are_kept_until_there_is_room(
                 disk.clear()
             raise
 
-    monkeypatch.setattr(delivery, "_together", watched)
+    monkeypatch.setattr(delivery, "_other", watched)
     channel.script = [filling(disk)]
     gate.drain()
 

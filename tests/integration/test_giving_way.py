@@ -71,6 +71,19 @@ class TestTheLock:
 
         assert waiting.got == ["login code", "next login code", "first", "second"]
 
+    def test_goes_to_something_else_after_a_few_that_were_urgent(self) -> None:
+        lock = FairLock()
+        assert lock.acquire(timeout_s=1)
+        waiting = Waiting(lock)
+        waiting.ask("campaign")
+        for _ in range(6):
+            waiting.ask("login code", is_urgent=True)
+
+        lock.release()
+        waiting.end()
+
+        assert waiting.got == [*["login code"] * 4, "campaign", *["login code"] * 2]
+
     def test_is_left_by_its_holder_for_what_is_urgent_and_had_again_before_all_else(self) -> None:
         lock = FairLock()
         assert lock.acquire(timeout_s=1)

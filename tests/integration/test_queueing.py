@@ -174,7 +174,7 @@ class TestSweep:
 class TestALongQueue:
     @pytest.fixture(autouse=True)
     def _two_jobs_are_many(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(brokers, "_LONG_JOBS", 2)
+        monkeypatch.setattr(brokers, "_LONG_JOBS", dict.fromkeys(brokers.ACTORS, 2))
 
     def campaign(self, gate: Gateway, count: int) -> list[str]:
         requests = (newsletter(to=f"person{number}@example.dk") for number in range(count))

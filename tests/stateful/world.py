@@ -142,11 +142,12 @@ class World:
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _do_without_the_disk)
         # Statements are compiled once for all gateways: that is most of what opening one costs.
-        patched.setattr(database, "_make_engine", lambda url: self._engine)
+        # What each gateway listens to is on a copy of the engine, which has the same connections.
+        patched.setattr(database, "_make_engine", lambda url: self._engine.execution_options())
         self._numbers = itertools.count()
         # Ids sort by the time they are made, and what is done in their order must be the same in each replay.
-        patched.setattr(ids, "time", SimpleNamespace(time_ns=lambda: 0))
-        patched.setattr(ids, "_pool", SimpleNamespace(take=lambda: f"{next(self._numbers):020x}"))
+        numbered = SimpleNamespace(now=lambda: (0, 0), take=lambda: f"{next(self._numbers):015x}")
+        patched.setattr(ids, "_pool", numbered)
 
     def begin_anew(self) -> None:
         self.disconnect()
