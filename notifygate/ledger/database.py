@@ -7,6 +7,7 @@ import os
 import random
 import secrets
 import sqlite3
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -67,7 +68,8 @@ class Ledger:
         self._writer = FairLock()
         """Held by the thread that writes, on SQLite."""
         self._others_seen_at = -math.inf
-        self._is_urgent = False
+        self._giving_way: int | None = None
+        """The thread that holds that, unless what it has to write is urgent."""
         self._urgent_at = -math.inf
         sa.event.listen(self.engine, "connect", self._count_connection)
         if self.dialect == "sqlite":
@@ -119,7 +121,7 @@ class Ledger:
                 self._urgent_at = time.monotonic()
             if not self._writer.acquire(is_urgent=is_urgent, timeout_s=_BUSY_TIMEOUT_MS / 1000):
                 raise LedgerError("the ledger cannot be used: another thread has been writing for a minute")
-            self._is_urgent = is_urgent
+            self._giving_way = None if is_urgent else threading.get_ident()
             try:
                 yield
             finally:
@@ -145,9 +147,9 @@ class Ledger:
 
     def _give_way(self) -> None:
         """While another process writes: let what is urgent in this one wait in front."""
-        if not self._is_urgent:
+        if self._giving_way == threading.get_ident():
             self._writer.give_way()
-            self._is_urgent = False
+            self._giving_way = threading.get_ident()
 
     def _make_way(self, began_at: float) -> None:
         """After writing for long, let another process have its turn: it cannot queue, and would often come too late."""
