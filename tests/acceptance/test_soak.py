@@ -21,8 +21,8 @@ from support.processes import environment, wait_until
 @pytest.mark.parametrize(
     "options",
     [
-        Options(ledger="postgresql", duration_s=15, hand_offs=250, seed=11, settles_within_s=60),
-        Options(ledger="sqlite", duration_s=8, hand_offs=120, seed=12, settles_within_s=60),
+        Options(ledger="postgresql", duration_s=15, hand_offs=150, seed=11, settles_within_s=60),
+        Options(ledger="sqlite", duration_s=8, hand_offs=80, seed=12, settles_within_s=60),
     ],
     ids=attrgetter("ledger"),
 )
