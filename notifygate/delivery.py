@@ -75,10 +75,10 @@ class Delivery:
         self._config = config
         self._drivers = drivers
         self._clock = clock
-        self._urgent, self._other = (
-            Together(partial(self._record_all, is_urgent=one), then=self._tell_all, at_most=_TOGETHER)
-            for one in (True, False)
+        self._urgent = Together(
+            partial(self._record_all, is_urgent=True), then=self._tell_all, at_most=_TOGETHER
         )
+        self._other = Together(self._record_all, then=self._tell_all, at_most=_TOGETHER)
         self.rests = Rests(clock)
 
     def deliver(self, reservations: Sequence[Reservation], *, is_urgent: bool = False) -> list[Ended]:
@@ -273,7 +273,7 @@ class Delivery:
             else:
                 return
 
-    def _record_all(self, groups: Sequence[Sequence[Ended]], *, is_urgent: bool) -> list[None]:
+    def _record_all(self, groups: Sequence[Sequence[Ended]], *, is_urgent: bool = False) -> list[None]:
         """Record the outcomes that several threads have, in one transaction."""
         ended = [one for group in groups for one in group]
         self._ledger.transact(

@@ -125,6 +125,7 @@ class Ledger:
             try:
                 yield
             finally:
+                self._giving_way = None
                 self._writer.release()
         else:
             yield

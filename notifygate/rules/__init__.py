@@ -64,9 +64,8 @@ def _unknown(request: Request, policy: Policy) -> Finding | None:
 
 def _check_that_it_can_be_written_down(finding: Finding) -> None:
     """Raise `ValueError` or `TypeError` where not: it would keep a whole batch from being decided."""
-    shown = [
-        [[finding.to_json()]]
-    ]  # as deep as in a decision, in a row of the send log, in its canonical form
+    # As deep as it stands in a decision, in a row of the send log, in its canonical form.
+    shown = [[[finding.to_json()]]]
     json.dumps(shown, allow_nan=False)
     written = orjson.dumps(shown, option=orjson.OPT_SORT_KEYS)  # as the send log has it
     if b"\\u0000" in written:  # which PostgreSQL does not take

@@ -7,13 +7,17 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from support.messages import ANNA_EMAIL, newsletter, order_update
+from support.processes import wait_until
 
 from notifygate import Gateway
-from notifygate.gate import Gate
+from notifygate.gate import Decided, Gate
+from notifygate.ledger.database import Ledger
 from notifygate.ledger.fair_lock import FairLock
 
 ON_SQLITE = pytest.mark.parametrize("databases", ["sqlite"], indirect=True)
@@ -38,7 +42,9 @@ class Waiting:
         thread = threading.Thread(target=ask)
         thread.start()
         self._threads.append(thread)
-        wait_until(lambda: waiting_for(self._lock) == len(self._threads) or not thread.is_alive())
+        wait_until(
+            lambda: waiting_for(self._lock) == len(self._threads) or not thread.is_alive(), what="it waits"
+        )
 
     def end(self) -> None:
         for thread in self._threads:
@@ -49,11 +55,17 @@ def waiting_for(lock: FairLock) -> int:
     return len(lock._urgent) + len(lock._others)
 
 
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
+def wait_for(lock: FairLock, count: int) -> None:
+    wait_until(lambda: waiting_for(lock) == count, what=f"{count} wait")
+
+
+def write(ledger: Ledger, wrote: list[str], name: str) -> threading.Thread:
+    """Write in a thread of its own; a login code is urgent."""
+    thread = threading.Thread(
+        target=lambda: ledger.transact(lambda conn: wrote.append(name), is_urgent=name == "login code")
+    )
+    thread.start()
+    return thread
 
 
 class TestTheLock:
@@ -105,7 +117,7 @@ class TestTheLock:
         assert lock.acquire(timeout_s=1)
         waiting = Waiting(lock)
         waiting.ask("hasty", timeout_s=0.01)
-        wait_until(lambda: waiting.got == ["hasty gave up"])
+        wait_until(lambda: waiting.got == ["hasty gave up"], what="it gave up")
         lock.release()
 
         assert lock.acquire(timeout_s=0.01)
@@ -155,17 +167,11 @@ class TestACampaign:
         ledger = gate._runtime.ledger
         wrote: list[str] = []
 
-        def write(name: str, *, is_urgent: bool = False) -> threading.Thread:
-            waiting = waiting_for(ledger._writer)
-            thread = threading.Thread(
-                target=lambda: ledger.transact(lambda conn: wrote.append(name), is_urgent=is_urgent)
-            )
-            thread.start()
-            wait_until(lambda: waiting_for(ledger._writer) > waiting)
-            return thread
-
+        threads = []
         with ledger.begin():
-            threads = [write("campaign"), write("campaign"), write("login code", is_urgent=True)]
+            for number, name in enumerate(("campaign", "campaign", "login code"), start=1):
+                threads.append(write(ledger, wrote, name))
+                wait_for(ledger._writer, number)
         for thread in threads:
             thread.join(30)
 
@@ -175,19 +181,14 @@ class TestACampaign:
         ledger = gate._runtime.ledger
         wrote: list[str] = []
 
-        def write(name: str, *, is_urgent: bool = False) -> threading.Thread:
-            thread = threading.Thread(
-                target=lambda: ledger.transact(lambda conn: wrote.append(name), is_urgent=is_urgent)
-            )
-            thread.start()
-            return thread
-
         with sqlite3.connect(str(ledger.engine.url.database), isolation_level=None) as other_process:
             other_process.execute("BEGIN IMMEDIATE")
-            campaign = write("campaign")
-            wait_until(lambda: ledger._writer._is_held)
-            login_code = write("login code", is_urgent=True)
-            wait_until(lambda: waiting_for(ledger._writer) == 1 and not ledger._writer._urgent)
+            campaign = write(ledger, wrote, "campaign")
+            wait_until(lambda: ledger._writer._is_held, what="it has the lock")
+            login_code = write(ledger, wrote, "login code")
+            wait_until(
+                lambda: waiting_for(ledger._writer) == 1 and not ledger._writer._urgent, what="it gave way"
+            )
             other_process.execute("COMMIT")
         campaign.join(30)
         login_code.join(30)
@@ -202,9 +203,9 @@ class TestACampaign:
         groups: list[int] = []
         decide = Gate.decide
 
-        def noting(self: Gate, conn: object, message_ids: list[str], **more: object) -> object:
+        def noting(self: Gate, conn: sa.Connection, message_ids: Sequence[str], **more: Any) -> Decided:
             groups.append(len(message_ids))
-            return decide(self, conn, message_ids, **more)  # type: ignore[arg-type]
+            return decide(self, conn, message_ids, **more)
 
         monkeypatch.setattr(Gate, "decide", noting)
 
